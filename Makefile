@@ -1,0 +1,33 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+PORT ?= 7071
+
+.PHONY: help run test lint bench chaos func clean
+
+help: ## show this help
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
+	$(BIN)/python -m devhost --port $(PORT)
+
+test: $(READY) ## every test that needs no network
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+func: $(READY) ## the same app on the real Functions host (needs func, Azurite and Redis)
+	@command -v func >/dev/null || { echo "func is not installed: see 'Run on the real Functions host' in README.md" >&2; exit 1; }
+	. $(BIN)/activate && func start --port $(PORT)
+
+clean: ## remove the virtual environment and the embedded host's state
+	rm -rf $(VENV) .devhost
