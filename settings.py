@@ -1,0 +1,95 @@
+"""The app's settings: read once from the environment, typed, validated at start.
+
+On Azure these are the function app's application settings; locally they are the ``Values`` of ``local.settings.json``.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
+
+# Azure's load balancer cuts a request whose response is idle or longer than 230 s:
+# https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout
+AZURE_REQUEST_LIMIT_SECONDS = 230
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong. The message is one line: the setting, its value and what is allowed."""
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    parse_url(value.get_secret_value())
+    return value
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable of the same name in upper case."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    redis_connection_string: Annotated[
+        SecretStr,
+        AfterValidator(_redis_url),
+        Field(description="a URL redis://[user:password@]host[:port][/db], or rediss:// for TLS"),
+    ] = SecretStr("redis://localhost:6379")
+    redis_stream_ttl_minutes: Annotated[
+        float, Field(gt=0, le=10_080, description="minutes, more than 0, at most 10080")
+    ] = 10
+
+    run_timeout_seconds: Annotated[float, Field(gt=0, le=86_400, description="seconds, more than 0, at most 86400")] = (
+        1800
+    )
+    wait_for_response_seconds: Annotated[
+        float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
+    ] = 120
+    max_message_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = 65_536
+
+    heartbeat_seconds: Annotated[float, Field(gt=0, le=120, description="seconds, more than 0, at most 120")] = 15
+    stream_max_seconds: Annotated[
+        float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
+    ] = 210
+    stream_max_followers: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
+
+    azure_openai_endpoint: Annotated[
+        AnyHttpUrl | None, Field(description="a URL https://<resource>.openai.azure.com")
+    ] = None
+    azure_openai_api_key: SecretStr | None = None
+    azure_openai_model: Annotated[
+        str,
+        Field(
+            validation_alias=AliasChoices("azure_openai_model", "azure_openai_chat_deployment_name"),
+            description="the name of a chat model's deployment",
+        ),
+    ] = "gpt-4o-mini"
+    azure_openai_api_version: str | None = None
+
+    openai_api_key: SecretStr | None = None
+    openai_base_url: Annotated[AnyHttpUrl | None, Field(description="a URL, such as http://localhost:11434/v1")] = None
+    openai_model: Annotated[str, Field(description="the name of a chat model")] = "gpt-4o-mini"
+
+    offline_tokens_per_second: Annotated[
+        float, Field(gt=0, le=1_000_000, description="tokens per second, more than 0, at most 1000000")
+    ] = 30
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: one line naming the first wrong setting, its value and what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_one_line(error.errors()[0])) from None
+
+
+def _one_line(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    field = Settings.model_fields[name.lower()] if name.lower() in Settings.model_fields else None
+    allowed = (field.description if field else None) or error["msg"]
+    # A connection string may hold a password, so a wrong one is named but never shown.
+    value = "(not shown)" if name.lower() == "redis_connection_string" else repr(error["input"])
+    return f"{name.upper()}={value} is not valid; allowed: {allowed}"
