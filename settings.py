@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     run_timeout_seconds: Annotated[float, Field(gt=0, le=86_400, description="seconds, more than 0, at most 86400")] = (
         1800
     )
+    non_streaming_fallback: Annotated[bool, Field(description="true or false")] = True
     wait_for_response_seconds: Annotated[
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 120
@@ -88,7 +89,7 @@ def load_settings() -> Settings:
 
 def _one_line(error: ErrorDetails) -> str:
     name = str(error["loc"][0])
-    field = Settings.model_fields[name.lower()] if name.lower() in Settings.model_fields else None
+    field = Settings.model_fields.get(name.lower())
     allowed = (field.description if field else None) or error["msg"]
     # A connection string may hold a password, so a wrong one is named but never shown.
     value = "(not shown)" if name.lower() == "redis_connection_string" else repr(error["input"])

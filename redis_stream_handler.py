@@ -1,0 +1,428 @@
+"""The stream of a conversation in Redis: its entries, its runs, and the shared clients that reach them.
+
+Keys of the conversation ``abc``, in one cluster slot:
+
+``agent-stream:abc``                 a Stream with one entry per event
+``agent-runs:{agent-stream:abc}``    a hash with one record per run (``redis_scripts``)
+"""
+
+import asyncio
+import json
+import math
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+import redis_scripts
+from settings import Settings, load_settings
+
+FIRST_CURSOR = "0-0"
+PAGE_ENTRIES = 500
+# A committed answer is appended in entries of this many characters when it has to be repaired or restored.
+ANSWER_CHUNK_CHARACTERS = 4_000
+# How long the request that registered a run has to start it before another request with its key may.
+START_CLAIM_MS = 10_000
+
+_CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_MAX_CURSOR_PART = 2**64 - 1
+
+
+class RunStatus(StrEnum):
+    """Where a run is. The last four are its ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def is_open(self) -> bool:
+        return self in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELLING)
+
+
+class Verdict(StrEnum):
+    """What a script tells an attempt: go on; end gracefully, the run was cancelled; stop, the run is not yours."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    STOP = "stop"
+
+
+class Run(BaseModel):
+    """A run's record in Redis; times in ms since the epoch."""
+
+    status: RunStatus
+    created: int
+    attempt: int
+    agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One entry of a stream. ``text`` is the chunk, or the data of the ``event`` that is not a message."""
+
+    id: str
+    event: str
+    text: str
+    correlation_id: str
+    attempt: int
+    sequence: int
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.event in ("done", "error", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer, and when it came in ms since the epoch."""
+
+    text: str
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its status, and the terminal event that tells so."""
+
+    status: RunStatus
+    event: str
+    data: str
+
+
+DONE = Outcome(RunStatus.COMPLETED, "done", "[DONE]")
+CANCELLED = Outcome(RunStatus.CANCELLED, "cancelled", "[CANCELLED]")
+
+
+@dataclass(frozen=True, slots=True)
+class LostRun:
+    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized."""
+
+    correlation_id: str
+    agent: str
+    outcome: Outcome | None
+    answer: str
+
+    def to_json(self) -> dict[str, Any]:
+        run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent}
+        if self.outcome is None:
+            return run | {"status": RunStatus.QUEUED}
+        ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
+        return run | ending | {"chunks": split_answer(self.answer)}
+
+
+class UnknownRunError(LookupError):
+    """Redis holds no such conversation, or no such run in it."""
+
+
+class RedisStreamHandler:
+    """Reads and writes the streams of all conversations. Get the shared one from ``get_stream_handler``.
+
+    Args:
+        commands: The client for commands that answer at once.
+        followers: The client for blocking reads: one connection for each follower that waits.
+        ttl_seconds: How long a stream outlives its last write.
+
+    Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
+    """
+
+    def __init__(self, commands: Redis, followers: Redis, ttl_seconds: float) -> None:
+        self._commands = commands
+        self._followers = followers
+        self._ttl_ms = int(ttl_seconds * 1000)
+        self._scripts: dict[str, AsyncScript] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exception_type: type[BaseException] | None, exception: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the shared connections open: they belong to the event loop, not to this block."""
+
+    async def accept_run(self, conversation_id: str, correlation_id: str, agent: str) -> str | None:
+        """Register a run as queued, and trim what the conversation no longer needs.
+
+        Returns:
+            A claim, when the caller is the one to start the run, or None when the run is known already. A run that
+            nobody started within ``START_CLAIM_MS``, or that ended as ``not_started``, can be claimed again.
+        """
+        claim = secrets.token_hex(8)
+        claimed = await self._run_script(
+            redis_scripts.ACCEPT, conversation_id, correlation_id, agent, claim, START_CLAIM_MS
+        )
+        return claim if claimed else None
+
+    async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
+        """Forget a run that could not be started."""
+        await self._run_script(redis_scripts.WITHDRAW, conversation_id, correlation_id, claim)
+
+    async def begin_attempt(self, conversation_id: str, correlation_id: str) -> tuple[Verdict, int]:
+        """Make a new attempt the only one that may append, after a ``reset`` where an older one had streamed.
+
+        Returns:
+            The verdict and the attempt's number.
+        """
+        verdict, attempt = await self._run_script(redis_scripts.BEGIN, conversation_id, correlation_id)
+        return Verdict(verdict), int(attempt)
+
+    async def append(
+        self, conversation_id: str, correlation_id: str, attempt: int, sequence: int, chunks: Sequence[Chunk]
+    ) -> Verdict:
+        """Append an attempt's chunks, the first of them with this sequence number, and keep the run alive.
+
+        A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
+        """
+        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        return Verdict(
+            await self._run_script(redis_scripts.APPEND, conversation_id, correlation_id, attempt, sequence, *fields)
+        )
+
+    async def write_chunk(
+        self, conversation_id: str, text: str, sequence: int, *, correlation_id: str, attempt: int
+    ) -> Verdict:
+        """Append one chunk."""
+        return await self.append(conversation_id, correlation_id, attempt, sequence, [Chunk(text, now_ms())])
+
+    async def write_completion(
+        self, conversation_id: str, *, correlation_id: str, outcome: Outcome = DONE, answer: str | None = None
+    ) -> RunStatus:
+        """End a run with its terminal event, once: a run that has ended stays as it is.
+
+        Args:
+            conversation_id: The conversation.
+            correlation_id: The run.
+            outcome: How it ended. A run that was being cancelled and completed ends as cancelled.
+            answer: The committed answer, normalized (``stream_text``). Where the newest attempt streamed anything
+                else, a ``reset`` and this text come before the terminal event.
+
+        Returns:
+            The status with which the run ended.
+        """
+        return await self._finish(conversation_id, correlation_id, outcome, unstarted=False, answer=answer)
+
+    async def write_not_started(self, conversation_id: str, *, correlation_id: str, outcome: Outcome) -> RunStatus:
+        """End a run of which no attempt has begun; any other stays as it is.
+
+        Returns:
+            The run's status.
+        """
+        return await self._finish(conversation_id, correlation_id, outcome, unstarted=True, answer=None)
+
+    async def _finish(
+        self, conversation_id: str, correlation_id: str, outcome: Outcome, *, unstarted: bool, answer: str | None
+    ) -> RunStatus:
+        status = await self._run_script(
+            redis_scripts.FINISH,
+            conversation_id,
+            correlation_id,
+            outcome.status,
+            outcome.event,
+            outcome.data,
+            int(unstarted),
+            int(answer is not None),
+            *split_answer(answer or ""),
+        )
+        return RunStatus(status)
+
+    async def cancel_run(self, conversation_id: str, correlation_id: str) -> RunStatus:
+        """Ask an open run to end; its writer learns it from its next append.
+
+        Returns:
+            The run's status before.
+
+        Raises:
+            UnknownRunError: Redis does not know the run.
+        """
+        status = await self._run_script(redis_scripts.CANCEL, conversation_id, correlation_id)
+        if not status:
+            raise UnknownRunError(correlation_id)
+        return RunStatus(status)
+
+    async def restore_runs(self, conversation_id: str, runs: Sequence[LostRun]) -> None:
+        """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end."""
+        records = json.dumps([run.to_json() for run in runs])
+        await self._run_script(redis_scripts.RESTORE, conversation_id, "", records)
+
+    async def runs(self, conversation_id: str) -> dict[str, Run]:
+        """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
+        records: Any = await self._commands.hgetall(_runs_key(conversation_id))
+        return _runs(records)
+
+    async def ping(self) -> float:
+        """Return how long Redis took to answer, in ms."""
+        start = time.perf_counter()
+        await self._commands.ping()
+        return (time.perf_counter() - start) * 1000
+
+    async def claim_key(self, key: str, value: str, ttl_seconds: float) -> str:
+        """Set the key, unless it is set, and return its value."""
+        existing = await self._commands.set(key, value, nx=True, get=True, px=int(ttl_seconds * 1000))
+        return str(existing) if existing is not None else value
+
+    async def read_stream(
+        self,
+        conversation_id: str,
+        cursor: str = FIRST_CURSOR,
+        *,
+        correlation_id: str | None = None,
+        follow: bool = True,
+        silence_seconds: float = 15.0,
+        max_seconds: float = math.inf,
+    ) -> AsyncIterator[list[StreamEvent]]:
+        """Read what comes after the cursor, and follow it live until no run is open.
+
+        Args:
+            conversation_id: The conversation.
+            cursor: An entry's id; only what came after it is read.
+            correlation_id: Only this run's events, ending at its terminal event.
+            follow: Whether to wait for more while a run is open.
+            silence_seconds: After this long without an event, an empty list is yielded.
+            max_seconds: After this long the reading ends, between two events.
+
+        Yields:
+            What each round trip brought, oldest first. The first list comes at once, empty when a run is open that
+            has no events yet; nothing at all is yielded when there is nothing and nothing to wait for.
+
+        Raises:
+            UnknownRunError: Redis does not know the conversation, or the run, or no longer does.
+        """
+        deadline = time.monotonic() + max_seconds
+        caught_up = yielded = False
+        while (seconds_left := deadline - time.monotonic()) > 0:
+            if caught_up:
+                entries = await self._wait(conversation_id, cursor, min(silence_seconds, seconds_left))
+                silence = not entries
+            else:
+                is_open, entries = await self._catch_up(conversation_id, cursor, correlation_id)
+                if not entries and not is_open:
+                    return
+                silence = not entries and not yielded
+            events = [event for event in entries if correlation_id in (None, event.correlation_id)]
+            if events or silence:
+                yield events
+                yielded = True
+            ended = any(event.is_terminal for event in events)
+            if (ended and correlation_id is not None) or (not entries and not follow):
+                return
+            if entries:
+                cursor = entries[-1].id
+            # After a terminal event, and after silence, the runs are asked whether there is more to wait for.
+            caught_up = (bool(entries) and not ended) if caught_up else not entries
+
+    async def _catch_up(
+        self, conversation_id: str, cursor: str, correlation_id: str | None
+    ) -> tuple[bool, list[StreamEvent]]:
+        # One transaction, so that a run that ends between the two commands is never seen as ended without its end.
+        async with self._commands.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(_runs_key(conversation_id))
+            pipeline.xrange(_stream_key(conversation_id), min=f"({cursor}", count=PAGE_ENTRIES)
+            records, entries = await pipeline.execute()
+        runs = _runs(records)
+        if not runs or (correlation_id is not None and correlation_id not in runs):
+            raise UnknownRunError(correlation_id or conversation_id)
+        watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
+        return any(run.status.is_open for run in watched), [_event(*entry) for entry in entries]
+
+    async def _wait(self, conversation_id: str, cursor: str, silence_seconds: float) -> list[StreamEvent]:
+        streams: Any = {_stream_key(conversation_id): cursor}
+        answer: Any = await self._followers.xread(streams, count=PAGE_ENTRIES, block=math.ceil(silence_seconds * 1000))
+        return [_event(*entry) for entry in answer[0][1]] if answer else []
+
+    async def _run_script(self, script: str, conversation_id: str, correlation_id: str, *arguments: str | int) -> Any:
+        if script not in self._scripts:
+            self._scripts[script] = self._commands.register_script(script)
+        keys = [_stream_key(conversation_id), _runs_key(conversation_id)]
+        return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, *arguments])
+
+    async def aclose(self) -> None:
+        """Close the shared connections."""
+        await self._commands.aclose()
+        await self._followers.aclose()
+
+
+# An asyncio client belongs to the loop that made it, and the durable runtime runs entities on a loop of its own.
+_handlers: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisStreamHandler] = WeakKeyDictionary()
+
+
+async def get_stream_handler() -> RedisStreamHandler:
+    """Return the running event loop's handler, made from the settings on first use.
+
+    Use it as ``async with await get_stream_handler() as handler:``; leaving the block closes nothing.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _handlers:
+        _handlers[loop] = create_stream_handler(load_settings())
+    return _handlers[loop]
+
+
+def create_stream_handler(settings: Settings) -> RedisStreamHandler:
+    """Return a new handler with its own connections, to be closed by the caller."""
+    url = settings.redis_connection_string.get_secret_value()
+    commands = Redis.from_url(url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5)
+    followers = Redis.from_url(
+        url,
+        decode_responses=True,
+        max_connections=settings.stream_max_followers,
+        # A blocking read answers after the silence at the latest; what takes longer is dead.
+        socket_timeout=settings.heartbeat_seconds + 5,
+        socket_connect_timeout=5,
+    )
+    return RedisStreamHandler(commands, followers, settings.redis_stream_ttl_minutes * 60)
+
+
+def parse_cursor(cursor: str) -> str:
+    """Return the cursor when it is an entry id ``<ms>-<seq>``.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not _CURSOR.fullmatch(cursor) or any(int(part) > _MAX_CURSOR_PART for part in cursor.split("-")):
+        raise ValueError(cursor)
+    return cursor
+
+
+def split_answer(answer: str) -> list[str]:
+    """Return the answer in pieces for one entry each."""
+    return [answer[i : i + ANSWER_CHUNK_CHARACTERS] for i in range(0, len(answer), ANSWER_CHUNK_CHARACTERS)]
+
+
+def now_ms() -> int:
+    """Return the time in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _stream_key(conversation_id: str) -> str:
+    return f"agent-stream:{conversation_id}"
+
+
+def _runs_key(conversation_id: str) -> str:
+    return f"agent-runs:{{{_stream_key(conversation_id)}}}"
+
+
+def _runs(records: Mapping[str, str]) -> dict[str, Run]:
+    return {correlation_id: Run.model_validate_json(record) for correlation_id, record in records.items()}
+
+
+def _event(entry_id: str, fields: Mapping[str, str]) -> StreamEvent:
+    return StreamEvent(
+        id=entry_id,
+        event=fields.get("event", "message"),
+        text=fields["text"],
+        correlation_id=fields["correlation_id"],
+        attempt=int(fields["attempt"]),
+        sequence=int(fields["sequence"]),
+    )

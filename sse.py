@@ -1,0 +1,20 @@
+"""Stream events → the bytes of Server-Sent Events.
+
+The format is that of WHATWG HTML, section 9.2.5 and 9.2.6: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import re
+
+from redis_stream_handler import StreamEvent
+
+MEDIA_TYPE = "text/event-stream"
+HEARTBEAT = b": heartbeat\n\n"
+
+# The only line breaks of the format: not what str.splitlines() takes for one.
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+
+def encode(event: StreamEvent) -> bytes:
+    """Return the event on the wire: CR and CRLF in its text arrive as LF, all else is exact."""
+    data = "".join(f"data: {line}\n" for line in _LINE_BREAK.split(event.text))
+    return f"id: {event.id}\nevent: {event.event}\n{data}\n".encode()
