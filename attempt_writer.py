@@ -1,0 +1,145 @@
+"""The writer of one attempt: it appends the attempt's chunks to the stream without ever holding up the agent."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from redis_stream_handler import Chunk, Verdict, get_stream_handler, now_ms
+from stream_text import TextNormalizer
+
+MAX_PENDING_CHARACTERS = 1_000_000
+MAX_BATCH_CHUNKS = 256
+# A silent model's run is kept alive, and its cancellation noticed, this often.
+KEEP_ALIVE_SECONDS = 1.0
+BEGIN_SECONDS = 2.0
+FLUSH_SECONDS = 5.0
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class AttemptWriter:
+    """Appends what an attempt streams, in order, many chunks in a round trip when the model is faster than Redis.
+
+    While Redis does not answer, chunks wait; past ``MAX_PENDING_CHARACTERS`` the rest of the attempt is dropped,
+    which the end of the run repairs from the committed answer. The writer belongs to the task that starts it and
+    ends with it at the latest.
+
+    Args:
+        conversation_id: The conversation.
+        correlation_id: The run.
+        on_end: Called once when the attempt should end: the run was cancelled, has ended or has a newer attempt.
+    """
+
+    def __init__(self, conversation_id: str, correlation_id: str, on_end: Callable[[], None] | None = None) -> None:
+        self.verdict = Verdict.CONTINUE
+        self._conversation_id = conversation_id
+        self._correlation_id = correlation_id
+        self._on_end = on_end
+        self._normalizer = TextNormalizer()
+        self._pending: deque[Chunk] = deque()
+        self._pending_characters = 0
+        self._overflowed = False
+        self._closing = False
+        self._attempt: int | None = None
+        self._sequence = 0
+        self._begun = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Verdict:
+        """Begin the attempt, and return whether to go on.
+
+        The agent waits for Redis no longer than ``BEGIN_SECONDS``; the attempt then begins when Redis answers.
+        """
+        self._task = asyncio.create_task(self._write_pending())
+        owner = asyncio.current_task()
+        if owner is not None:
+            owner.add_done_callback(self._abandon)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_SECONDS):
+                await self._begun.wait()
+        return self.verdict
+
+    def write(self, text: str) -> None:
+        """Take over a chunk. This only queues it: it does not wait and does not raise."""
+        self._queue(self._normalizer.feed(text))
+
+    async def close(self) -> None:
+        """Append what is pending and end the writer, within ``FLUSH_SECONDS``."""
+        self._queue(self._normalizer.feed("", last=True))
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=FLUSH_SECONDS)
+            self._abandon()
+
+    def _abandon(self, _owner: object = None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _queue(self, text: str) -> None:
+        if not text or self._overflowed or self.verdict is Verdict.STOP:
+            return
+        if self._pending_characters + len(text) > MAX_PENDING_CHARACTERS:
+            self._overflowed = True
+            self._pending.clear()
+            self._log(logging.WARNING, "chunks overflow; the end of the run repairs the stream")
+            return
+        self._pending.append(Chunk(text, now_ms()))
+        self._pending_characters += len(text)
+        self._wake.set()
+
+    async def _write_pending(self) -> None:
+        retry_seconds = FIRST_RETRY_SECONDS
+        while self.verdict is not Verdict.STOP:
+            try:
+                self._obey(await self._round_trip())
+            except RedisError as error:
+                if retry_seconds == FIRST_RETRY_SECONDS:
+                    self._log(logging.WARNING, "Redis does not answer, chunks wait: %s", type(error).__name__)
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+                continue
+            retry_seconds = FIRST_RETRY_SECONDS
+            if not self._pending:
+                if self._closing:
+                    return
+                await self._wait_for_chunks()
+
+    async def _round_trip(self) -> Verdict:
+        async with await get_stream_handler() as handler:
+            if self._attempt is None:
+                verdict, self._attempt = await handler.begin_attempt(self._conversation_id, self._correlation_id)
+                self._begun.set()
+                return verdict
+            batch = [self._pending[i] for i in range(min(len(self._pending), MAX_BATCH_CHUNKS))]
+            verdict = await handler.append(
+                self._conversation_id, self._correlation_id, self._attempt, self._sequence, batch
+            )
+        self._sequence += len(batch)
+        for _ in range(min(len(batch), len(self._pending))):
+            self._pending_characters -= len(self._pending.popleft().text)
+        return verdict
+
+    async def _wait_for_chunks(self) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                await self._wake.wait()
+
+    def _obey(self, verdict: Verdict) -> None:
+        if self.verdict is Verdict.CONTINUE and verdict is not Verdict.CONTINUE:
+            self._log(logging.INFO, "the attempt ends: %s", verdict)
+            self.verdict = verdict
+            if self._on_end is not None:
+                self._on_end()
+        self.verdict = verdict
+
+    def _log(self, level: int, message: str, *arguments: object) -> None:
+        logger.log(level, "run %s: " + message, self._correlation_id, *arguments)
