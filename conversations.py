@@ -1,0 +1,155 @@
+"""What the durable runtime has committed: the answers and messages of a conversation, without Redis."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import azure.durable_functions as df
+from agent_framework_durabletask import (
+    AgentSessionId,
+    DurableAgentState,
+    DurableAgentStateEntry,
+    DurableAgentStateResponse,
+)
+from azure.durable_functions.models.DurableOrchestrationStatus import DurableOrchestrationStatus
+from pydantic import BaseModel
+
+from redis_stream_handler import RunStatus
+from run_orchestration import ORCHESTRATION, RunInput, RunResult
+from stream_text import well_formed
+
+# The durable runtime is on this machine, so one that takes longer is in trouble.
+DURABLE_CALL_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+class DurableUnavailableError(Exception):
+    """The durable runtime did not answer."""
+
+
+class CommittedMessage(BaseModel):
+    """One message of a conversation; ``created_at`` in ISO 8601, UTC."""
+
+    role: str
+    text: str
+    correlation_id: str | None
+    created_at: str
+
+
+class CommittedRun(BaseModel):
+    """What the durable runtime knows of a run: ``result`` is None while it is under way."""
+
+    input: RunInput
+    result: RunResult | None
+    created_at: str
+    updated_at: str
+
+
+async def durable_call(call: Awaitable[T]) -> T:
+    """Await a call of a durable client's.
+
+    Raises:
+        DurableUnavailableError: It failed or took more than ``DURABLE_CALL_SECONDS``.
+    """
+    try:
+        async with asyncio.timeout(DURABLE_CALL_SECONDS):
+            return await call
+    # The client raises a bare Exception for each status code it does not expect.
+    except Exception as error:
+        raise DurableUnavailableError from error
+
+
+async def read_run(client: df.DurableOrchestrationClient, correlation_id: str) -> CommittedRun | None:
+    """Return the run, or None when the durable runtime does not know it.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+    """
+    status = await durable_call(client.get_status(correlation_id, show_input=True))
+    if not status or status.name != ORCHESTRATION:
+        return None
+    return CommittedRun(
+        input=RunInput.model_validate(_decoded(status.input_)),
+        result=_result(status),
+        created_at=_iso_utc(status.created_time),
+        updated_at=_iso_utc(status.last_updated_time),
+    )
+
+
+async def read_results(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> dict[str, RunResult]:
+    """Return the results of an agent's runs in a conversation by correlation_id, oldest first.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+    """
+    entries = (await _read_state(client, agent, conversation_id)).data.conversation_history
+    return {
+        entry.correlation_id: _committed_result(entry)
+        for entry in entries
+        if isinstance(entry, DurableAgentStateResponse) and entry.correlation_id
+    }
+
+
+async def read_messages(
+    client: df.DurableOrchestrationClient, agents: Iterable[str], conversation_id: str
+) -> list[CommittedMessage]:
+    """Return what was said in a conversation, by the user and by these agents, oldest first.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+    """
+    states = await asyncio.gather(*(_read_state(client, agent, conversation_id) for agent in agents))
+    entries = [entry for state in states for entry in state.data.conversation_history]
+    entries.sort(key=lambda entry: entry.created_at.astimezone(UTC))
+    return [message for entry in entries if (message := _message(entry)) is not None]
+
+
+async def _read_state(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> DurableAgentState:
+    entity = df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
+    response = await durable_call(client.read_entity_state(entity))
+    state = _decoded(response.entity_state) if response.entity_exists else None
+    return DurableAgentState.from_dict(state) if state else DurableAgentState()
+
+
+def _result(status: DurableOrchestrationStatus) -> RunResult | None:
+    match status.runtime_status:
+        case df.OrchestrationRuntimeStatus.Completed:
+            return RunResult.model_validate(_decoded(status.output))
+        case df.OrchestrationRuntimeStatus.Failed | df.OrchestrationRuntimeStatus.Terminated:
+            return RunResult(status=RunStatus.FAILED, code="internal_error")
+        case _:
+            return None
+
+
+def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
+    if any(content.type == "error" for message in entry.messages for content in message.contents):
+        return RunResult(status=RunStatus.FAILED, code="model_error")
+    return RunResult(status=RunStatus.COMPLETED, response=_text(entry))
+
+
+def _message(entry: DurableAgentStateEntry) -> CommittedMessage | None:
+    text = _text(entry)
+    if not text:
+        return None
+    return CommittedMessage(
+        role="assistant" if isinstance(entry, DurableAgentStateResponse) else "user",
+        text=well_formed(text),
+        correlation_id=entry.correlation_id,
+        created_at=_iso_utc(entry.created_at),
+    )
+
+
+def _text(entry: DurableAgentStateEntry) -> str:
+    return "".join(message.text for message in entry.messages)
+
+
+def _decoded(value: Any) -> Any:
+    # The extension answers an input and a state as the JSON text that the SDK has stored.
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _iso_utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""Brings Redis in line with the durable state: restores what expired or was lost, ends runs that nobody else ends."""
+
+import azure.durable_functions as df
+
+from conversations import CommittedRun, read_results, read_run
+from redis_stream_handler import LostRun, RedisStreamHandler, Run, now_ms
+from run_orchestration import RunResult, error_outcome, outcome_of
+from stream_text import normalized
+
+# A run is started right after it was accepted; one that was not by now has lost its process in between.
+NOT_STARTED_SECONDS = 30.0
+
+
+async def restore_stream(
+    handler: RedisStreamHandler,
+    client: df.DurableOrchestrationClient,
+    agents: list[str],
+    conversation_id: str,
+    correlation_id: str | None,
+) -> bool:
+    """Rebuild the conversation's stream, or one run's part of it, from the durable state.
+
+    Returns:
+        Whether the durable state knows the conversation, or the run in it.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+        RedisError: Redis did not.
+    """
+    lost = (
+        await _lost_run(client, conversation_id, correlation_id)
+        if correlation_id is not None
+        else await _lost_runs(client, agents, conversation_id)
+    )
+    if lost:
+        await handler.restore_runs(conversation_id, lost)
+    return bool(lost)
+
+
+async def settle_runs(handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str) -> None:
+    """End the open runs that were never started, and those whose end did not reach Redis.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+        RedisError: Redis did not.
+    """
+    for correlation_id, run in (await handler.runs(conversation_id)).items():
+        if run.status.is_open:
+            await _settle(handler, conversation_id, correlation_id, run, await read_run(client, correlation_id))
+
+
+async def _settle(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, run: Run, committed: CommittedRun | None
+) -> None:
+    if committed is None:
+        if run.attempt == 0 and now_ms() - run.created > NOT_STARTED_SECONDS * 1000:
+            outcome = error_outcome("not_started", correlation_id)
+            await handler.write_not_started(conversation_id, correlation_id=correlation_id, outcome=outcome)
+    elif committed.result is not None:
+        result = committed.result
+        answer = None if result.response is None else normalized(result.response)
+        await handler.write_completion(
+            conversation_id, correlation_id=correlation_id, outcome=outcome_of(result, correlation_id), answer=answer
+        )
+
+
+async def _lost_run(client: df.DurableOrchestrationClient, conversation_id: str, correlation_id: str) -> list[LostRun]:
+    committed = await read_run(client, correlation_id)
+    if committed is None or committed.input.conversation_id != conversation_id:
+        return []
+    return [_lost(correlation_id, committed.input.agent, committed.result)]
+
+
+async def _lost_runs(client: df.DurableOrchestrationClient, agents: list[str], conversation_id: str) -> list[LostRun]:
+    return [
+        _lost(correlation_id, agent, result)
+        for agent in agents
+        for correlation_id, result in (await read_results(client, agent, conversation_id)).items()
+    ]
+
+
+def _lost(correlation_id: str, agent: str, result: RunResult | None) -> LostRun:
+    if result is None:
+        return LostRun(correlation_id, agent, None, "")
+    return LostRun(correlation_id, agent, outcome_of(result, correlation_id), normalized(result.response or ""))

@@ -1,0 +1,140 @@
+"""The orchestration of a run, and its activities.
+
+The orchestration, not the callback, ends the stream: it alone knows that the durable runtime has committed the answer.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+import azure.durable_functions as df
+from agent_framework_durabletask import AgentSessionId
+from pydantic import BaseModel
+
+from redis_stream_handler import CANCELLED, DONE, Outcome, RunStatus, get_stream_handler
+from stream_text import normalized
+from streaming_agent import streamed_request
+
+ORCHESTRATION = "run_agent"
+
+MESSAGES = {
+    "model_error": "The model could not answer. Send the message again.",
+    "timeout": "The answer took too long and was stopped. Send the message again, or a simpler one.",
+    "not_started": "The run could not be started. Send the message again.",
+    "internal_error": "Something went wrong on our side. Send the message again.",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class RunInput(BaseModel):
+    """The orchestration's input."""
+
+    agent: str
+    conversation_id: str
+    correlation_id: str
+    message: str
+    timeout_seconds: float
+
+
+class RunResult(BaseModel):
+    """How a run ended: the orchestration's output.
+
+    ``response`` is the committed answer; ``code`` is that of the ``error`` event, None unless there was one.
+    """
+
+    status: RunStatus
+    response: str | None = None
+    code: str | None = None
+
+
+class RetryWithBackoff(df.RetryOptions):  # type: ignore[misc]
+    """Retry options with the exponential backoff that the Durable extension knows and the Python SDK does not offer.
+
+    The property names are those of the extension's ``RetryOptions.cs``.
+    """
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "backoffCoefficient": 2, "maxRetryIntervalInMilliseconds": 60_000}
+
+
+# More than three hours, should Redis be gone for as long.
+FINISH_RETRY = RetryWithBackoff(first_retry_interval_in_milliseconds=500, max_number_of_attempts=200)
+
+
+def error_outcome(code: str, correlation_id: str) -> Outcome:
+    """Return the outcome of a run that ended with an ``error`` event of this code."""
+    data = json.dumps({"code": code, "message": MESSAGES[code], "correlation_id": correlation_id})
+    return Outcome(RunStatus.TIMED_OUT if code == "timeout" else RunStatus.FAILED, "error", data)
+
+
+def outcome_of(result: RunResult, correlation_id: str) -> Outcome:
+    """Return the outcome that tells followers of this result."""
+    if result.status is RunStatus.CANCELLED:
+        return CANCELLED
+    return DONE if result.code is None else error_outcome(result.code, correlation_id)
+
+
+def read_result(response: Any) -> RunResult:
+    """Return how a run ended from what the agent entity answered.
+
+    Args:
+        response: An ``AgentResponse`` as a dict. The entity reports an error inside the agent as a message with a
+            content of type ``error``, and an error around it as a dict without messages.
+    """
+    if not isinstance(response, dict) or "messages" not in response:
+        return RunResult(status=RunStatus.FAILED, code="internal_error")
+    contents = [content for message in response["messages"] for content in message.get("contents", [])]
+    if any(content.get("type") == "error" for content in contents):
+        return RunResult(status=RunStatus.FAILED, code="model_error")
+    text = "".join(content.get("text") or "" for content in contents if content.get("type") == "text")
+    return RunResult(status=RunStatus.COMPLETED, response=text)
+
+
+def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any]]:
+    """Run the agent's entity against the run timer, then end the stream."""
+    run = RunInput.model_validate(context.get_input())
+    entity = df.EntityId(AgentSessionId.to_entity_name(run.agent), run.conversation_id)
+    request = streamed_request(run.message, run.conversation_id, run.correlation_id, context.current_utc_datetime)
+    timer = context.create_timer(context.current_utc_datetime + timedelta(seconds=run.timeout_seconds))
+    answer = context.call_entity(entity, "run", request)
+    winner = yield context.task_any([answer, timer])
+    if winner == timer:
+        result = RunResult(status=RunStatus.TIMED_OUT, code="timeout")
+    else:
+        timer.cancel()
+        result = read_result(answer.result)
+    ending = {"run": run.model_dump(exclude={"message"}), "result": result.model_dump()}
+    # Where Redis was gone for all of the retries, the answer is committed all the same.
+    with contextlib.suppress(Exception):
+        result.status = RunStatus((yield context.call_activity_with_retry(finish_run.__name__, FINISH_RETRY, ending)))
+    return result.model_dump()
+
+
+async def finish_run(ending: dict[str, Any]) -> str:
+    """Append a run's terminal event, after repairing what was streamed where it is not the committed answer.
+
+    Returns:
+        The status with which the run ended, whoever ended it.
+    """
+    correlation_id, result = ending["run"]["correlation_id"], RunResult.model_validate(ending["result"])
+    async with await get_stream_handler() as handler:
+        status = await handler.write_completion(
+            ending["run"]["conversation_id"],
+            correlation_id=correlation_id,
+            outcome=outcome_of(result, correlation_id),
+            answer=None if result.response is None else normalized(result.response),
+        )
+    logger.info("run %s: %s", correlation_id, status)
+    return status
+
+
+def create_run_functions() -> df.Blueprint:
+    """Return the orchestration and its activities, to be registered with the function app."""
+    blueprint = df.Blueprint()
+    blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
+    blueprint.activity_trigger(input_name="ending")(finish_run)
+    return blueprint
