@@ -1,0 +1,305 @@
+"""The HTTP routes: parse, call, answer."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import azure.durable_functions as df
+import azure.functions as func
+from azurefunctions.extensions.http.fastapi import (
+    JSONResponse,
+    PlainTextResponse,
+    Request,
+    Response,
+    StreamingResponse,
+)
+from redis.exceptions import RedisError
+
+import sse
+from conversations import CommittedRun, read_messages, read_results, read_run
+from follower import Follower
+from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
+from recovery import restore_stream
+from redis_stream_handler import RedisStreamHandler, RunStatus, StreamEvent, UnknownRunError, get_stream_handler
+from run_orchestration import MESSAGES, RunInput, RunResult
+from run_requests import parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
+from run_starter import RunStarter
+from settings import Settings
+from stream_text import well_formed
+
+HEALTH_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def create_http_api(settings: Settings, agents: Sequence[str]) -> df.Blueprint:
+    """Return the HTTP functions, to be registered with the function app.
+
+    Args:
+        settings: The app's settings.
+        agents: The names of the agents that can be run.
+    """
+    api = _HttpApi(settings, list(agents))
+    blueprint = df.Blueprint()
+
+    def register(handler: Any, method: str, route: str, **options: Any) -> None:
+        function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
+        blueprint.route(route=route, methods=[method], **options)(function)
+
+    register(api.start_run, "POST", "agents/{agent_name}/run")
+    register(api.follow_stream, "GET", "agent/stream/{conversation_id}")
+    register(api.get_run, "GET", "agent/runs/{correlation_id}")
+    register(api.cancel_run, "POST", "agent/runs/{correlation_id}/cancel")
+    register(api.get_conversation, "GET", "agent/conversations/{conversation_id}")
+    register(api.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    return blueprint
+
+
+class _HttpApi:
+    """The handlers. The Functions host passes ``req`` and ``client`` by these names."""
+
+    def __init__(self, settings: Settings, agents: list[str]) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._followers = 0
+
+    async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``POST /api/agents/{agent_name}/run``"""
+        agent = req.path_params["agent_name"]
+        if agent not in self._agents:
+            known = ", ".join(self._agents)
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
+        request = await parse_run_request(req, self._settings.max_message_bytes)
+        async with await get_stream_handler() as handler:
+            starter = RunStarter(handler, client, self._settings.run_timeout_seconds)
+            run = await starter.start(agent, request)
+            if request.wait_for_response:
+                finished = await self._wait_for(handler, client, run)
+                if finished is not None:
+                    return _finished_response(req, run, finished)
+        return _accepted_response(run)
+
+    async def follow_stream(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/agent/stream/{conversation_id}``"""
+        conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
+        async with await get_stream_handler() as handler:
+            follower = Follower(
+                handler,
+                client,
+                self._settings,
+                conversation_id,
+                cursor=parse_resume_cursor(req),
+                correlation_id=parse_optional_id(req, "correlation_id"),
+                waits=parse_boolean("follow", req.query_params.get("follow", True)),
+            )
+        headers = {
+            "Cache-Control": "no-cache, no-transform",
+            "X-Accel-Buffering": "no",
+            "x-conversation-id": conversation_id,
+        }
+        batches = self._counted(follower.batches())
+        try:
+            first = await anext(batches, None)
+        except UnknownRunError:
+            await self._restore(follower)
+            batches = self._counted(follower.batches())
+            first = await anext(batches, None)
+        if first is None:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+        if _prefers_plain_text(req):
+            return StreamingResponse(_plain_text(first, batches), headers=headers, media_type="text/plain")
+        return StreamingResponse(_server_sent_events(first, batches), headers=headers, media_type=sse.MEDIA_TYPE)
+
+    async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/agent/runs/{correlation_id}``"""
+        return JSONResponse(await self._run_body(client, await self._read_run(req, client)))
+
+    async def cancel_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``POST /api/agent/runs/{correlation_id}/cancel``"""
+        committed = await self._read_run(req, client)
+        run = committed.input
+        async with await get_stream_handler() as handler:
+            try:
+                status = await handler.cancel_run(run.conversation_id, run.correlation_id)
+            except UnknownRunError:
+                await restore_stream(handler, client, self._agents, run.conversation_id, run.correlation_id)
+                status = await handler.cancel_run(run.conversation_id, run.correlation_id)
+        if not status.is_open or committed.result is not None:
+            raise ProblemError(HTTPStatus.CONFLICT, "The run has ended, so there is nothing to cancel.")
+        return JSONResponse(await self._run_body(client, committed), HTTPStatus.ACCEPTED)
+
+    async def get_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/agent/conversations/{conversation_id}``"""
+        conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
+        messages = await read_messages(client, self._agents, conversation_id)
+        if not messages and not await _is_known(conversation_id):
+            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no conversation of this conversation_id.")
+        return JSONResponse(
+            {"conversation_id": conversation_id, "messages": [message.model_dump() for message in messages]}
+        )
+
+    async def get_health(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/health``"""
+        latency_ms: float | None = None
+        with contextlib.suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS), await get_stream_handler() as handler:
+                latency_ms = round(await handler.ping(), 3)
+        healthy = latency_ms is not None
+        body = {
+            "status": "healthy" if healthy else "degraded",
+            "agents": [{"name": name} for name in self._agents],
+            "redis": {"status": "healthy" if healthy else "unavailable", "latency_ms": latency_ms},
+        }
+        return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _read_run(self, req: Request, client: df.DurableOrchestrationClient) -> CommittedRun:
+        correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
+        committed = await read_run(client, correlation_id)
+        if committed is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no run of this correlation_id.")
+        return committed
+
+    async def _counted(self, batches: AsyncIterator[list[StreamEvent]]) -> AsyncIterator[list[StreamEvent]]:
+        if self._followers >= self._settings.stream_max_followers:
+            detail = f"Too many followers are connected. Try again in {RETRY_AFTER_SECONDS} seconds."
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers)
+        self._followers += 1
+        try:
+            async for events in batches:
+                yield events
+        finally:
+            self._followers -= 1
+
+    async def _restore(self, follower: Follower) -> None:
+        known = await restore_stream(
+            follower.handler, follower.client, self._agents, follower.conversation_id, follower.correlation_id
+        )
+        if not known:
+            what = "conversation" if follower.correlation_id is None else "run in this conversation"
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no such {what}. Start one with POST run.")
+
+    async def _wait_for(
+        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, run: RunInput
+    ) -> dict[str, Any] | None:
+        """Return the run's body once it has ended, or None when it has not in time."""
+        reading = handler.read_stream(
+            run.conversation_id,
+            correlation_id=run.correlation_id,
+            silence_seconds=self._settings.heartbeat_seconds,
+            max_seconds=self._settings.wait_for_response_seconds,
+        )
+        with contextlib.suppress(RedisError, UnknownRunError):
+            async for _ in reading:
+                pass
+        committed = await read_run(client, run.correlation_id)
+        body = None if committed is None else await self._run_body(client, committed)
+        return None if body is None or RunStatus(body["status"]).is_open else body
+
+    async def _run_body(self, client: df.DurableOrchestrationClient, committed: CommittedRun) -> dict[str, Any]:
+        run = committed.input
+        status, result = await self._status(client, committed)
+        error = None if result.code is None else {"code": result.code, "message": MESSAGES[result.code]}
+        return {
+            "correlation_id": run.correlation_id,
+            "conversation_id": run.conversation_id,
+            "agent": run.agent,
+            "status": status,
+            "response": None if result.response is None else well_formed(result.response),
+            "error": error,
+            "created_at": committed.created_at,
+            "updated_at": committed.updated_at,
+        }
+
+    async def _status(
+        self, client: df.DurableOrchestrationClient, committed: CommittedRun
+    ) -> tuple[RunStatus, RunResult]:
+        if committed.result is not None:
+            return committed.result.status, committed.result
+        run, status = committed.input, RunStatus.RUNNING
+        with contextlib.suppress(RedisError, KeyError):
+            async with await get_stream_handler() as handler:
+                status = (await handler.runs(run.conversation_id))[run.correlation_id].status
+        if status is RunStatus.QUEUED:
+            return status, RunResult(status=status)
+        if status.is_open:
+            return RunStatus.RUNNING, RunResult(status=RunStatus.RUNNING)
+        # The terminal event is out, and the orchestration about to complete: the answer is in the entity's state.
+        if status is RunStatus.TIMED_OUT:
+            return status, RunResult(status=status, code="timeout")
+        results = await read_results(client, run.agent, run.conversation_id)
+        code = "internal_error" if status is RunStatus.FAILED else None
+        return status, results.get(run.correlation_id, RunResult(status=status, code=code))
+
+
+def _accepted_response(run: RunInput) -> Response:
+    stream_url = f"/api/agent/stream/{run.conversation_id}?correlation_id={run.correlation_id}"
+    body = {"status": "accepted", "response": "Agent request accepted", **_ids(run)}
+    return JSONResponse(body, HTTPStatus.ACCEPTED, {"Location": stream_url})
+
+
+def _finished_response(req: Request, run: RunInput, finished: dict[str, Any]) -> Response:
+    if finished["error"] is not None:
+        timed_out = finished["status"] == RunStatus.TIMED_OUT
+        raise ProblemError(
+            HTTPStatus.GATEWAY_TIMEOUT if timed_out else HTTPStatus.BAD_GATEWAY, finished["error"]["message"]
+        )
+    text = finished["response"] or ""
+    if _prefers_plain_text(req):
+        return PlainTextResponse(text, headers={"x-conversation-id": run.conversation_id})
+    status = "success" if finished["status"] == RunStatus.COMPLETED else finished["status"]
+    return JSONResponse({"status": status, "response": text, **_ids(run)})
+
+
+def _ids(run: RunInput) -> dict[str, str]:
+    return {
+        "conversation_id": run.conversation_id,
+        "correlation_id": run.correlation_id,
+        "session_id": run.conversation_id,
+        "stream_url": f"/api/agent/stream/{run.conversation_id}?correlation_id={run.correlation_id}",
+        "status_url": f"/api/agent/runs/{run.correlation_id}",
+    }
+
+
+def _prefers_plain_text(req: Request) -> bool:
+    accept = req.headers.get("accept", "")
+    return "text/plain" in accept and sse.MEDIA_TYPE not in accept
+
+
+async def _is_known(conversation_id: str) -> bool:
+    async with await get_stream_handler() as handler:
+        return bool(await handler.runs(conversation_id))
+
+
+async def _server_sent_events(
+    first: list[StreamEvent], batches: AsyncIterator[list[StreamEvent]]
+) -> AsyncIterator[bytes]:
+    yield _encoded(first)
+    async for events in batches:
+        yield _encoded(events)
+
+
+def _encoded(events: list[StreamEvent]) -> bytes:
+    return b"".join(map(sse.encode, events)) if events else sse.HEARTBEAT
+
+
+async def _plain_text(first: list[StreamEvent], batches: AsyncIterator[list[StreamEvent]]) -> AsyncIterator[str]:
+    yield "".join(map(_plain, first))
+    async for events in batches:
+        yield "".join(map(_plain, events))
+
+
+def _plain(event: StreamEvent) -> str:
+    match event.event:
+        case "message":
+            return event.text
+        case "reset":
+            return "\n\n[The answer starts again.]\n\n"
+        case "error":
+            return f"\n\n[{json.loads(event.text)['message']}]\n"
+        case _:
+            return "\n"
