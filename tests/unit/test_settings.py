@@ -1,0 +1,90 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from settings import Settings, SettingsError, load_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("REDIS_STREAM_TTL_MINUTES", "soon", "minutes"),
+        ("REDIS_STREAM_TTL_MINUTES", "0", "more than 0"),
+        ("RUN_TIMEOUT_SECONDS", "-1", "more than 0"),
+        ("STREAM_MAX_SECONDS", "230", "below 230"),
+        ("STREAM_MAX_FOLLOWERS", "1.5", "whole number"),
+        ("MAX_MESSAGE_BYTES", "0", "1 to 1048576"),
+        ("OPENAI_BASE_URL", "localhost", "a URL"),
+        ("NON_STREAMING_FALLBACK", "maybe", "true or false"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_line(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    message = str(caught.value)
+    assert name in message
+    assert repr(value) in message
+    assert allowed in message
+    assert "\n" not in message
+
+
+def test_a_wrong_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_CONNECTION_STRING", "cache.example:6380,password=hunter2,ssl=True")
+
+    with pytest.raises(SettingsError, match="REDIS_CONNECTION_STRING") as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_no_secret_is_in_the_settings_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_CONNECTION_STRING", "rediss://:hunter2@cache.example:6380/0")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
+
+    assert "hunter2" not in repr(load_settings())
+
+
+def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTBEAT_SECONDS", "")
+
+    assert load_settings().heartbeat_seconds == Settings.model_fields["heartbeat_seconds"].default
+
+
+def test_the_defaults_are_those_of_the_readme() -> None:
+    table = dict(
+        re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \|", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    )
+
+    for name, field in Settings.model_fields.items():
+        assert name.upper() in table, f"{name.upper()} is not in the README"
+        documented, default = table[name.upper()], field.get_default()
+        if default is None:
+            assert documented == "none"
+        elif isinstance(default, bool):
+            assert documented == str(default).lower()
+        elif isinstance(default, int | float):
+            assert float(documented) == default
+        else:
+            secret = getattr(default, "get_secret_value", None)
+            assert documented == (secret() if secret else default)
+
+
+def test_the_local_settings_hold_no_secret_and_the_worker_settings() -> None:
+    values = json.loads((REPOSITORY / "local.settings.json").read_text())["Values"]
+
+    assert values["FUNCTIONS_WORKER_RUNTIME"] == "python"
+    assert values["AzureWebJobsStorage"] == "UseDevelopmentStorage=true"
+    assert values["PYTHON_ENABLE_INIT_INDEXING"] == "1"
+    assert int(values["PYTHON_THREADPOOL_THREAD_COUNT"]) >= 32
+    assert values["REDIS_CONNECTION_STRING"] == "redis://localhost:6379"
+    assert not [name for name in values if "KEY" in name or "PASSWORD" in name]
