@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import azure.durable_functions as df
@@ -22,6 +23,7 @@ from stream_text import well_formed
 
 # The durable runtime is on this machine, so one that takes longer is in trouble.
 DURABLE_CALL_SECONDS = 10.0
+ERASE_POLL_SECONDS = 0.05
 
 T = TypeVar("T")
 
@@ -105,6 +107,41 @@ async def read_messages(
     entries = [entry for state in states for entry in state.data.conversation_history]
     entries.sort(key=lambda entry: entry.created_at.astimezone(UTC))
     return [message for entry in entries if (message := _message(entry)) is not None]
+
+
+async def erase_conversation(
+    client: df.DurableOrchestrationClient, agents: Iterable[str], conversation_id: str, runs: Iterable[str]
+) -> None:
+    """Erase the agents' memory of a conversation, and the history of its runs: these, and those in that memory.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer, or did not erase all of it in time.
+    """
+    correlation_ids = set(runs)
+    for agent in agents:
+        correlation_ids.update(await read_results(client, agent, conversation_id))
+        entity = df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
+        if (await durable_call(client.read_entity_state(entity))).entity_exists:
+            await durable_call(client.signal_entity(entity, "reset"))
+            await durable_call(_until(partial(_is_empty, client, agent, conversation_id)))
+    for correlation_id in correlation_ids:
+        await durable_call(_until(partial(_has_ended, client, correlation_id)))
+        await durable_call(client.purge_instance_history(correlation_id))
+
+
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    # Asked again and again, because the durable runtime tells nobody when it is done.
+    while not await condition():  # noqa: ASYNC110
+        await asyncio.sleep(ERASE_POLL_SECONDS)
+
+
+async def _is_empty(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> bool:
+    return not (await _read_state(client, agent, conversation_id)).data.conversation_history
+
+
+async def _has_ended(client: df.DurableOrchestrationClient, correlation_id: str) -> bool:
+    run = await read_run(client, correlation_id)
+    return run is None or run.result is not None
 
 
 async def _read_state(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> DurableAgentState:

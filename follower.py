@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import azure.durable_functions as df
 from redis.exceptions import RedisError
 
 from conversations import DurableUnavailableError
-from recovery import settle_runs
-from redis_stream_handler import RedisStreamHandler, StreamEvent, UnknownRunError
+from recovery import read_trimmed_runs, settle_runs
+from redis_stream_handler import RedisStreamHandler, StreamEvent, UnknownRunError, cursor_order
 from settings import Settings
 
 RETRY_SECONDS = 0.5
@@ -27,6 +27,7 @@ class Follower:
         handler: The stream handler of the running event loop.
         client: The durable client of the request.
         settings: The app's settings.
+        agents: The names of the agents whose conversations there are.
         conversation_id: The conversation to follow.
         cursor: Only what came after this entry.
         correlation_id: Only this run, or None for all.
@@ -36,6 +37,7 @@ class Follower:
     handler: RedisStreamHandler
     client: df.DurableOrchestrationClient
     settings: Settings
+    agents: list[str]
     conversation_id: str
     cursor: str
     correlation_id: str | None
@@ -49,11 +51,15 @@ class Follower:
         resumes and has it restored.
 
         Raises:
+            DurableUnavailableError: The durable runtime did not answer at the beginning, where it was needed.
             RedisError: Redis did not answer at the beginning.
             UnknownRunError: Redis does not know what to follow.
         """
         deadline = time.monotonic() + self.settings.stream_max_seconds
-        cursor, begun = self.cursor, False
+        cursor, trimmed = await self._resume()
+        begun = bool(trimmed)
+        if trimmed:
+            yield trimmed
         while (seconds_left := deadline - time.monotonic()) > 0:
             try:
                 async for events in self._read(cursor, seconds_left):
@@ -74,6 +80,18 @@ class Follower:
                 logger.warning("following %s: Redis does not answer: %s", self.conversation_id, type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 yield []
+
+    async def _resume(self) -> tuple[str, list[StreamEvent]]:
+        """Return from where to read, and first what was trimmed in between, from the durable state."""
+        bounds = await self.handler.bounds(self.conversation_id)
+        # A cursor from the future would keep out everything until its time has come.
+        cursor = min(self.cursor, bounds.newest, key=cursor_order)
+        if self.correlation_id is not None or cursor_order(cursor) >= cursor_order(bounds.trimmed):
+            return cursor, []
+        runs = await read_trimmed_runs(self.handler, self.client, self.agents, self.conversation_id)
+        # All but the last keep the cursor, so that a follower cut in between gets the whole of it again.
+        events = [event for run in runs for event in run.events(cursor)]
+        return bounds.trimmed, [*events[:-1], *(replace(event, id=bounds.trimmed) for event in events[-1:])]
 
     def _read(self, cursor: str, max_seconds: float) -> AsyncIterator[list[StreamEvent]]:
         return self.handler.read_stream(

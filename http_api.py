@@ -20,10 +20,10 @@ from azurefunctions.extensions.http.fastapi import (
 from redis.exceptions import RedisError
 
 import sse
-from conversations import CommittedRun, read_messages, read_results, read_run
+from conversations import CommittedRun, erase_conversation, read_messages, read_results, read_run
 from follower import Follower
 from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
-from recovery import restore_stream
+from recovery import restore_stream, settle_runs
 from redis_stream_handler import RedisStreamHandler, RunStatus, StreamEvent, UnknownRunError, get_stream_handler
 from run_orchestration import MESSAGES, RunInput, RunResult
 from run_requests import parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
@@ -55,6 +55,7 @@ def create_http_api(settings: Settings, agents: Sequence[str]) -> df.Blueprint:
     register(api.get_run, "GET", "agent/runs/{correlation_id}")
     register(api.cancel_run, "POST", "agent/runs/{correlation_id}/cancel")
     register(api.get_conversation, "GET", "agent/conversations/{conversation_id}")
+    register(api.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(api.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
     return blueprint
 
@@ -91,6 +92,7 @@ class _HttpApi:
                 handler,
                 client,
                 self._settings,
+                self._agents,
                 conversation_id,
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
@@ -141,6 +143,18 @@ class _HttpApi:
         return JSONResponse(
             {"conversation_id": conversation_id, "messages": [message.model_dump() for message in messages]}
         )
+
+    async def delete_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``DELETE /api/agent/conversations/{conversation_id}``"""
+        conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
+        async with await get_stream_handler() as handler:
+            await settle_runs(handler, client, conversation_id)
+            runs = await handler.runs(conversation_id)
+            if not await handler.erase(conversation_id):
+                detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
+                raise ProblemError(HTTPStatus.CONFLICT, detail)
+        await erase_conversation(client, self._agents, conversation_id, runs)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def get_health(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/health``"""

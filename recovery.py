@@ -37,6 +37,19 @@ async def restore_stream(
     return bool(lost)
 
 
+async def read_trimmed_runs(
+    handler: RedisStreamHandler, client: df.DurableOrchestrationClient, agents: list[str], conversation_id: str
+) -> list[LostRun]:
+    """Return the committed runs that were trimmed from the stream.
+
+    Raises:
+        DurableUnavailableError: The durable runtime did not answer.
+        RedisError: Redis did not.
+    """
+    kept = await handler.runs(conversation_id)
+    return [run for run in await _lost_runs(client, agents, conversation_id) if run.correlation_id not in kept]
+
+
 async def settle_runs(handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str) -> None:
     """End the open runs that were never started, and those whose end did not reach Redis.
 

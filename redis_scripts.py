@@ -80,17 +80,18 @@ if run then
   if run.terminal then redis.call('XDEL', stream, run.terminal) end
 end
 
-local oldest_open = now
+-- A run is trimmed whole or not at all, or a new follower would read the rest of an answer for all of it.
+local oldest = now - ttl
 local records = redis.call('HGETALL', runs)
 for i = 1, #records, 2 do
   local other = cjson.decode(records[i + 1])
-  if is_open(other) then
-    oldest_open = math.min(oldest_open, other.created)
-  elseif (other.ended or 0) < now - ttl then
+  if is_open(other) or other.ended >= now - ttl then
+    oldest = math.min(oldest, other.created)
+  else
     redis.call('HDEL', runs, records[i])
   end
 end
-redis.call('XTRIM', stream, 'MINID', string.format('%.0f', math.min(oldest_open, now - ttl)))
+redis.call('XTRIM', stream, 'MINID', string.format('%.0f', oldest))
 
 run = new_run('queued')
 run.agent, run.claim, run.claimed = agent, claim, now
@@ -236,5 +237,17 @@ for _, lost in ipairs(cjson.decode(ARGV[3])) do
   end
 end
 return 0
+"""
+)
+
+# Forgets the conversation, unless a run is open. Answers 1 when it is forgotten, else 0.
+ERASE = (
+    _PRELUDE
+    + """
+for _, record in ipairs(redis.call('HVALS', runs)) do
+  if is_open(cjson.decode(record)) then return 0 end
+end
+redis.call('DEL', stream, runs)
+return 1
 """
 )

@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
+from redis.exceptions import ResponseError
 
 import redis_scripts
 from settings import Settings, load_settings
@@ -116,12 +117,32 @@ class LostRun:
     outcome: Outcome | None
     answer: str
 
+    def events(self, entry_id: str) -> list[StreamEvent]:
+        """Return the events that tell a follower of a run that has ended, all with this id."""
+        if self.outcome is None:
+            return []
+        reset = json.dumps({"correlation_id": self.correlation_id, "reason": "expired"})
+        told = [("reset", reset), ("message", self.answer), (self.outcome.event, self.outcome.data)]
+        return [
+            StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0)
+            for event, text in told
+            if text
+        ]
+
     def to_json(self) -> dict[str, Any]:
         run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent}
         if self.outcome is None:
             return run | {"status": RunStatus.QUEUED}
         ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
         return run | ending | {"chunks": split_answer(self.answer)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The newest entry that was trimmed from a stream, and its newest of all."""
+
+    trimmed: str
+    newest: str
 
 
 class UnknownRunError(LookupError):
@@ -256,6 +277,19 @@ class RedisStreamHandler:
         """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end."""
         records = json.dumps([run.to_json() for run in runs])
         await self._run_script(redis_scripts.RESTORE, conversation_id, "", records)
+
+    async def erase(self, conversation_id: str) -> bool:
+        """Forget the conversation's stream and runs, and return True, unless a run is open."""
+        return bool(await self._run_script(redis_scripts.ERASE, conversation_id, ""))
+
+    async def bounds(self, conversation_id: str) -> Bounds:
+        """Return between which entries the stream is."""
+        try:
+            info: Any = await self._commands.xinfo_stream(_stream_key(conversation_id))
+        except ResponseError:
+            # There is no such stream yet.
+            return Bounds(FIRST_CURSOR, FIRST_CURSOR)
+        return Bounds(info["max-deleted-entry-id"], info["last-generated-id"])
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
@@ -393,6 +427,12 @@ def parse_cursor(cursor: str) -> str:
     if not _CURSOR.fullmatch(cursor) or any(int(part) > _MAX_CURSOR_PART for part in cursor.split("-")):
         raise ValueError(cursor)
     return cursor
+
+
+def cursor_order(cursor: str) -> tuple[int, int]:
+    """Return what sorts cursors by age."""
+    milliseconds, sequence = cursor.split("-")
+    return int(milliseconds), int(sequence)
 
 
 def split_answer(answer: str) -> list[str]:
