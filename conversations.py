@@ -1,6 +1,7 @@
 """What the durable runtime has committed: the answers and messages of a conversation, without Redis."""
 
 import asyncio
+import heapq
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -104,9 +105,9 @@ async def read_messages(
         DurableUnavailableError: The durable runtime did not answer.
     """
     states = await asyncio.gather(*(_read_state(client, agent, conversation_id) for agent in agents))
-    entries = [entry for state in states for entry in state.data.conversation_history]
-    entries.sort(key=lambda entry: entry.created_at.astimezone(UTC))
-    return [message for entry in entries if (message := _message(entry)) is not None]
+    # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
+    messages = heapq.merge(*map(_messages, states), key=lambda message: message.created_at)
+    return list(messages)
 
 
 async def erase_conversation(
@@ -167,16 +168,17 @@ def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
     return RunResult(status=RunStatus.COMPLETED, response=_text(entry))
 
 
-def _message(entry: DurableAgentStateEntry) -> CommittedMessage | None:
-    text = _text(entry)
-    if not text:
-        return None
-    return CommittedMessage(
-        role="assistant" if isinstance(entry, DurableAgentStateResponse) else "user",
-        text=well_formed(text),
-        correlation_id=entry.correlation_id,
-        created_at=_iso_utc(entry.created_at),
-    )
+def _messages(state: DurableAgentState) -> list[CommittedMessage]:
+    messages, created_at = [], ""
+    for entry in state.data.conversation_history:
+        created_at = max(created_at, _iso_utc(entry.created_at))
+        if text := _text(entry):
+            role = "assistant" if isinstance(entry, DurableAgentStateResponse) else "user"
+            message = CommittedMessage(
+                role=role, text=well_formed(text), correlation_id=entry.correlation_id, created_at=created_at
+            )
+            messages.append(message)
+    return messages
 
 
 def _text(entry: DurableAgentStateEntry) -> str:

@@ -77,7 +77,7 @@ class Follower:
             except RedisError as error:
                 if not begun:
                     raise
-                logger.warning("following %s: Redis does not answer: %s", self.conversation_id, type(error).__name__)
+                logger.info("following %s: Redis does not answer: %s", self.conversation_id, type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 yield []
 

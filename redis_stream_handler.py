@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
@@ -33,6 +35,8 @@ PAGE_ENTRIES = 500
 ANSWER_CHUNK_CHARACTERS = 4_000
 # How long the request that registered a run has to start it before another request with its key may.
 START_CLAIM_MS = 10_000
+# A Redis that takes longer to answer is taken for dead.
+ANSWER_SECONDS = 5.0
 
 _CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _MAX_CURSOR_PART = 2**64 - 1
@@ -405,15 +409,17 @@ async def get_stream_handler() -> RedisStreamHandler:
 
 def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     """Return a new handler with its own connections, to be closed by the caller."""
-    url = settings.redis_connection_string.get_secret_value()
-    commands = Redis.from_url(url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5)
-    followers = Redis.from_url(
-        url,
-        decode_responses=True,
-        max_connections=settings.stream_max_followers,
-        # A blocking read answers after the silence at the latest; what takes longer is dead.
-        socket_timeout=settings.heartbeat_seconds + 5,
-        socket_connect_timeout=5,
+
+    def connect(**options: Any) -> Redis:
+        # Every script can be repeated, so a connection that broke is tried again at once.
+        retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
+        url = settings.redis_connection_string.get_secret_value()
+        return Redis.from_url(url, decode_responses=True, retry=retry, socket_connect_timeout=ANSWER_SECONDS, **options)
+
+    commands = connect(socket_timeout=ANSWER_SECONDS)
+    # A blocking read answers after the silence at the latest.
+    followers = connect(
+        socket_timeout=settings.heartbeat_seconds + ANSWER_SECONDS, max_connections=settings.stream_max_followers
     )
     return RedisStreamHandler(commands, followers, settings.redis_stream_ttl_minutes * 60)
 

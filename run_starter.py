@@ -53,7 +53,7 @@ class RunStarter:
 
     async def _start_once(self, agent: str, request: RunRequest, key: str) -> RunInput:
         # The id follows from the key, so the durable state knows the key for as long as it knows the run.
-        correlation_id = str(uuid.uuid5(_KEYS, f"{agent} {key}"))
+        correlation_id = run_of_key(agent, key)
         claim = None
         deadline = time.monotonic() + OTHER_STARTER_SECONDS
         while time.monotonic() < deadline:
@@ -97,3 +97,8 @@ class RunStarter:
             message=request.message,
             timeout_seconds=self.timeout_seconds,
         )
+
+
+def run_of_key(agent: str, key: str) -> str:
+    """Return the correlation_id of the run that an agent's idempotency key names."""
+    return str(uuid.uuid5(_KEYS, f"{agent} {key}"))

@@ -8,7 +8,8 @@ import re
 from redis_stream_handler import StreamEvent
 
 MEDIA_TYPE = "text/event-stream"
-HEARTBEAT = b": heartbeat\n\n"
+# A comment alone: some clients take an empty line, which is not needed, for the end of an empty event.
+HEARTBEAT = b": heartbeat\n"
 
 # The only line breaks of the format: not what str.splitlines() takes for one.
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")

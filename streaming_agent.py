@@ -137,8 +137,8 @@ class _Attempt:
         if self._final is None:
             # Text alone: a tool call without its result would make the model service refuse the next message.
             return _response(answer_text(AgentResponse.from_updates(updates)))
-        if self._final.created_at is None:
-            self._final.created_at = datetime.now(UTC).isoformat()
+        # A model service tells whole seconds, or none, and the time of its own clock.
+        self._final.created_at = datetime.now(UTC).isoformat()
         return self._final
 
     @contextlib.asynccontextmanager

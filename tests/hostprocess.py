@@ -49,6 +49,11 @@ class HostProcess:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def port(self) -> int:
+        """The port of the app's routes; 0 before the first start, where a free one is to be taken."""
+        return self._port
+
+    @property
     def pid(self) -> int:
         return self._running().pid
 
@@ -145,6 +150,7 @@ class HostProcess:
             while line not in self._output[first:]:
                 ended = self._running().poll() is not None and self._reader is not None and not self._reader.is_alive()
                 if ended or time.monotonic() > deadline:
+                    self._running().kill()
                     raise HostNotReadyError(f"the host is not ready:\n{''.join(self._output[first:])}")
                 self._changed.wait(0.1)
 

@@ -70,3 +70,4 @@ def test_a_heartbeat_is_no_event() -> None:
     stream = sse.encode(event(1, "a")) + sse.HEARTBEAT + sse.encode(event(2, "b"))
 
     assert [read.data for read in event_stream.parse(stream)] == ["a", "b"]
+    assert [data for _, _, data in read_by_httpx_sse(stream)] == ["a", "b"]

@@ -11,7 +11,7 @@ T = TypeVar("T")
 FINAL = ("Completed", "Failed", "Terminated")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float = 15) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout: float = 15) -> T:
     """The first true value of the condition.
 
     Raises:

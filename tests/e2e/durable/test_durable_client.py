@@ -130,6 +130,12 @@ def test_entity_is_signalled_read_and_deleted(programs: Programs) -> None:
     wait_until(lambda: not programs.http.get("counter/fresh").json()["exists"], "the counter is deleted")
 
 
+def test_signal_to_an_unknown_entity_is_refused(programs: Programs) -> None:
+    answer = programs.webhooks.post("entities/NoSuch/key?op=add", json=1)
+    assert answer.status_code == 400
+    assert "not an entity function" in answer.json()["Message"]
+
+
 def test_wait_for_completion_gives_the_output_or_the_status_urls(programs: Programs) -> None:
     done = programs.start("eternal", {"gate": "open"})
     assert programs.http.get(f"wait/{done}?milliseconds=10000").json() == 3

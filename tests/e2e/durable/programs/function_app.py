@@ -1,7 +1,7 @@
 """Classic Durable Functions programs, and HTTP routes that call each method of the durable client on them.
 
-Each program passes a gate in its middle: an activity that waits for a file which the test creates. A test that kills the
-host does it there. What really ran is written to a journal outside the host's state.
+Each program passes a gate in its middle: an activity that waits for a file which the test creates. A test that kills
+the host does it there. What really ran is written to a journal outside the host's state.
 """
 # mypy: disable-error-code="untyped-decorator"
 
@@ -16,11 +16,11 @@ from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
+from azure.durable_functions import DurableOrchestrationClient as Client
+from azure.durable_functions import DurableOrchestrationContext as Context
 from azurefunctions.extensions.http.fastapi import JSONResponse, Request, Response, StreamingResponse
 
 app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
-Context = df.DurableOrchestrationContext
-Client = df.DurableOrchestrationClient
 Steps = Generator[Any, Any, Any]
 
 DIRECTORY = Path(os.environ["JOURNAL_DIR"])
@@ -397,9 +397,10 @@ async def counter_state(request: Request, client: Client) -> Response:
 @app.durable_client_input(client_name="client")
 async def wait(req: func.HttpRequest, client: Client) -> func.HttpResponse:
     """A handler of the classic types, which the SDK's own responses need."""
-    return await client.wait_for_completion_or_create_check_status_response(
+    answer: func.HttpResponse = await client.wait_for_completion_or_create_check_status_response(
         req, req.route_params["instance_id"], int(req.params["milliseconds"]), 20
     )
+    return answer
 
 
 # Plain HTTP

@@ -1,0 +1,100 @@
+"""The running host: the app's HTTP server, the management API's, and the durable engine."""
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from socket import socket
+
+from devhost.engine import Engine
+from devhost.functions import Function, FunctionTable, Invoker, Trigger
+from devhost.host_config import HostConfig
+from devhost.http_server import bind, function_path, function_routes, make_server
+from devhost.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
+
+logger = logging.getLogger(__name__)
+
+LEASE_SETTING = "DEVHOST_LEASE_SECONDS"
+DEFAULT_LEASE_SECONDS = "10"
+FUNCTIONS_PER_CORE = 10
+
+
+class Host:
+    """The two servers and the engine, from start to a signal."""
+
+    def __init__(
+        self, config: HostConfig, functions: FunctionTable, listener: socket, state_dir: Path, redis: str
+    ) -> None:
+        self._config = config
+        self._functions = functions
+        self._listener = listener
+        self._state_dir = state_dir
+        self._redis = redis
+
+    async def run(self) -> int:
+        """Serve until SIGINT or SIGTERM; the exit status."""
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        invoker = Invoker(Path.cwd())
+        engine = self._engine(invoker)
+        rpc_listener = bind(0)
+        base_url = _origin(self._listener)
+        api = ManagementApi(engine, self._functions, self._config.hub_name, base_url)
+        client_json = api.client_json(_origin(rpc_listener))
+        app_routes = function_routes(self._functions, invoker, self._config.route_prefix, client_json)
+        servers = [
+            (make_server([*app_routes, *api.routes(WEBHOOK_PATH)]), self._listener),
+            (make_server([*api.routes(RPC_PATH)]), rpc_listener),
+        ]
+        serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+        working = asyncio.create_task(engine.run())
+        for server, _ in servers:
+            await server.ready.wait()
+        self._announce(base_url)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, working, *serving], return_when=asyncio.FIRST_COMPLETED)
+        failed = not stopping.done()
+        if working.done():
+            logger.critical("the durable engine stopped", exc_info=working.exception())
+        print("Stopping; what is in progress goes on at the next start.", flush=True)
+        # First of all no result may be committed any more: on Ctrl-C a Redis of the same terminal ends too, and what
+        # functions in progress make of that is not their result.
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        # Open streams are cut on purpose, and uvicorn logs each of them as an error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving, return_exceptions=True)
+        return int(failed)
+
+    def _engine(self, invoker: Invoker) -> Engine:
+        # The real host's default; work beyond the number of threads would only hold its lease and wait.
+        limit = min(FUNCTIONS_PER_CORE * (os.cpu_count() or 1), invoker.thread_count)
+        capacity = dict.fromkeys((Trigger.ORCHESTRATION, Trigger.ACTIVITY, Trigger.ENTITY), limit)
+        capacity |= self._config.concurrency
+        lease_seconds = float(os.environ.get(LEASE_SETTING, DEFAULT_LEASE_SECONDS))
+        return Engine(self._state_dir / "durable.sqlite", self._functions, invoker, lease_seconds, capacity)
+
+    def _announce(self, base_url: str) -> None:
+        print("devhost: an embedded Functions host for development and tests, not for production\n\nFunctions:")
+        for function in self._functions.all:
+            print(f"  {function.name}: {self._describe(function, base_url)}")
+        if not all(function.anonymous for function in self._functions.all):
+            print("Function keys are not checked: every route is open to this machine.")
+        kinds = {function.classic_request for function in self._functions.all if function.trigger is Trigger.HTTP}
+        if len(kinds) > 1:
+            print("HttpRequest and FastAPI's Request are mixed: the Python worker serves only one kind in an app.")
+        print(f"\nRedis: {self._redis}\nState: {self._state_dir.resolve()}\nServing on {base_url}\nReady", flush=True)
+
+    def _describe(self, function: Function, base_url: str) -> str:
+        if function.trigger is not Trigger.HTTP:
+            return function.trigger.value
+        methods = ",".join(function.methods) or "any method"
+        return f"[{methods}] {base_url}{function_path(self._config.route_prefix, function.route)}"
+
+
+def _origin(listener: socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,0 +1,511 @@
+"""The durable state, in one SQLite file that several hosts may share.
+
+Work is claimed with a lease: an owner, a claim number and an expiry in seconds since the epoch. What a piece of work
+changes and sends is committed in one transaction, and only while its claim still stands.
+"""
+
+# ruff: noqa: S608 - what is put into queries is table names and conditions of this file
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from devhost.history import CONTROL_EVENTS, Event, EventType, encode, execution_started, isoformat, new_event
+from devhost.orchestrations import FINAL_STATUSES, Episode, Message, OrchestrationWork, Progress
+from devhost.processes import process_start_time
+
+# A host that is stopped inside a transaction keeps the write lock; beyond this a writer gives up with an error.
+LOCK_TIMEOUT_SECONDS = 30
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS owners (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS instances (
+    id TEXT PRIMARY KEY, execution_id TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, input TEXT,
+    status TEXT NOT NULL, output TEXT, custom_status TEXT, progress TEXT NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL,
+    parent_id TEXT, parent_execution_id TEXT, parent_task_id INTEGER,
+    owner TEXT, claim INTEGER, lease_until REAL
+);
+CREATE TABLE IF NOT EXISTS history (
+    instance_id TEXT NOT NULL, seq INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (instance_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, instance_id TEXT NOT NULL, execution_id TEXT, timer_id INTEGER,
+    control INTEGER NOT NULL, due REAL NOT NULL, event TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS inbox_due ON inbox (due);
+CREATE INDEX IF NOT EXISTS inbox_instance ON inbox (instance_id);
+CREATE TABLE IF NOT EXISTS activities (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, instance_id TEXT NOT NULL, execution_id TEXT NOT NULL,
+    task_id INTEGER NOT NULL, name TEXT NOT NULL, input TEXT NOT NULL,
+    owner TEXT, claim INTEGER, lease_until REAL
+);
+CREATE TABLE IF NOT EXISTS entities (
+    id TEXT PRIMARY KEY, state TEXT, present INTEGER NOT NULL DEFAULT 0,
+    owner TEXT, claim INTEGER, lease_until REAL
+);
+CREATE TABLE IF NOT EXISTS operations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, entity_id TEXT NOT NULL, request TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS operations_entity ON operations (entity_id);
+"""
+
+LEASED_TABLES = ("instances", "activities", "entities")
+
+# Free, or of another host that has not renewed it. One's own leases are work in progress in this process.
+CLAIMABLE = "(owner IS NULL OR (owner <> :me AND lease_until < :now))"
+
+READY_INSTANCES = f"""
+SELECT DISTINCT instances.id FROM inbox JOIN instances ON instances.id = inbox.instance_id
+WHERE inbox.due <= :now AND (instances.status <> 'Suspended' OR inbox.control) AND {CLAIMABLE} LIMIT :limit
+"""
+READY_ACTIVITIES = f"SELECT id FROM activities WHERE {CLAIMABLE} ORDER BY id LIMIT :limit"
+READY_ENTITIES = f"""
+SELECT DISTINCT entities.id FROM operations JOIN entities ON entities.id = operations.entity_id
+WHERE {CLAIMABLE} ORDER BY operations.id LIMIT :limit
+"""
+
+
+class InstanceExistsError(Exception):
+    """An instance of this id is running; only a finished one may be started again."""
+
+
+@dataclass(frozen=True)
+class ActivityWork:
+    id: int
+    instance_id: str
+    execution_id: str
+    task_id: int
+    name: str
+    input_json: str
+    claim: int
+
+
+@dataclass(frozen=True)
+class EntityWork:
+    """The oldest operation of an entity. ``state_json`` is the entity's state as JSON text."""
+
+    entity_id: str
+    state_json: str | None
+    present: bool
+    operation_id: int
+    request: dict[str, Any]
+    claim: int
+
+
+@dataclass(frozen=True)
+class Work:
+    orchestrations: list[OrchestrationWork]
+    activities: list[ActivityWork]
+    entities: list[EntityWork]
+    next_due: float | None
+
+
+class Store:
+    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``."""
+
+    def __init__(self, path: Path, owner: str, pid: int, lease_seconds: float) -> None:
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._claims = 0
+        self._db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(SCHEMA)
+        self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Claims
+
+    def claim(self, orchestrations: int, activities: int, entities: int) -> Work:
+        """Claim up to so many ready pieces of work of each kind."""
+        now = time.time()
+        wanted = ((READY_INSTANCES, orchestrations), (READY_ACTIVITIES, activities), (READY_ENTITIES, entities))
+        if not any(self._ready(query, now, limit) for query, limit in wanted):
+            return Work([], [], [], self._next_due(now))
+        with self._transaction():
+            ready = [self._ready(query, now, limit) for query, limit in wanted]
+            return Work(
+                [self._claim_orchestration(key, now) for key in ready[0]],
+                [self._claim_activity(key) for key in ready[1]],
+                [self._claim_entity(key) for key in ready[2]],
+                self._next_due(now),
+            )
+
+    def _ready(self, query: str, now: float, limit: int) -> list[Any]:
+        if limit <= 0:
+            return []
+        return [row[0] for row in self._db.execute(query, {"now": now, "me": self._owner, "limit": limit})]
+
+    def _next_due(self, now: float) -> float | None:
+        due: float | None = self._db.execute("SELECT min(due) FROM inbox WHERE due > ?", (now,)).fetchone()[0]
+        return due
+
+    def _lease(self, table: str, key: Any) -> sqlite3.Row:
+        self._claims += 1
+        row: sqlite3.Row = self._db.execute(
+            f"UPDATE {table} SET owner = ?, claim = ?, lease_until = ? WHERE id = ? RETURNING *",
+            (self._owner, self._claims, time.time() + self._lease_seconds, key),
+        ).fetchone()
+        return row
+
+    def _claim_orchestration(self, instance_id: str, now: float) -> OrchestrationWork:
+        row = self._lease("instances", instance_id)
+        messages = self._db.execute(
+            "SELECT id, event FROM inbox WHERE instance_id = ? AND due <= ? ORDER BY id", (instance_id, now)
+        )
+        return OrchestrationWork(
+            instance_id=instance_id,
+            execution_id=row["execution_id"],
+            name=row["name"],
+            input_json=row["input"],
+            parent_id=row["parent_id"],
+            status=row["status"],
+            progress=Progress(**json.loads(row["progress"])),
+            past=self._history(instance_id),
+            messages=[Message(message["id"], json.loads(message["event"])) for message in messages],
+            claim=row["claim"],
+        )
+
+    def _claim_activity(self, key: int) -> ActivityWork:
+        row = self._lease("activities", key)
+        return ActivityWork(
+            key, row["instance_id"], row["execution_id"], row["task_id"], row["name"], row["input"], row["claim"]
+        )
+
+    def _claim_entity(self, entity_id: str) -> EntityWork:
+        row = self._lease("entities", entity_id)
+        operation = self._db.execute(
+            "SELECT id, request FROM operations WHERE entity_id = ? ORDER BY id LIMIT 1", (entity_id,)
+        ).fetchone()
+        return EntityWork(
+            entity_id, row["state"], bool(row["present"]), operation[0], json.loads(operation[1]), row["claim"]
+        )
+
+    def release(self, claim: int) -> None:
+        """Give up a claim of this host, so that the work is delivered again."""
+        with self._transaction():
+            for table in LEASED_TABLES:
+                self._db.execute(f"UPDATE {table} SET owner = NULL WHERE owner = ? AND claim = ?", (self._owner, claim))
+
+    def renew_leases(self) -> None:
+        lease_until = time.time() + self._lease_seconds
+        with self._transaction():
+            for table in LEASED_TABLES:
+                self._db.execute(f"UPDATE {table} SET lease_until = ? WHERE owner = ?", (lease_until, self._owner))
+
+    def release_dead_owners(self) -> bool:
+        """Free the leases of hosts whose process is gone, so that a restart need not wait for them to expire."""
+        owners = self._db.execute("SELECT * FROM owners WHERE id <> ?", (self._owner,)).fetchall()
+        dead = [row["id"] for row in owners if process_start_time(row["pid"]) != row["started"]]
+        if dead:
+            with self._transaction():
+                for owner in dead:
+                    for table in LEASED_TABLES:
+                        self._db.execute(f"UPDATE {table} SET owner = NULL WHERE owner = ?", (owner,))
+                    self._db.execute("DELETE FROM owners WHERE id = ?", (owner,))
+        return bool(dead)
+
+    def _holds(self, table: str, key: Any, claim: int) -> bool:
+        query = f"SELECT 1 FROM {table} WHERE id = ? AND owner = ? AND claim = ?"
+        return self._db.execute(query, (key, self._owner, claim)).fetchone() is not None
+
+    # Commits
+
+    def commit_episode(self, episode: Episode) -> bool:
+        """Store an episode and send its messages; false when the lease was lost and nothing was changed."""
+        with self._transaction():
+            if not self._holds("instances", episode.work.instance_id, episode.work.claim):
+                return False
+            self._db.executemany("DELETE FROM inbox WHERE id = ?", [(key,) for key in episode.consumed])
+            self._send(episode)
+            if episode.status == "ContinuedAsNew":
+                self._continue_as_new(episode)
+            else:
+                self._advance(episode)
+        return True
+
+    def _send(self, episode: Episode) -> None:
+        instance_id, execution_id = scope = (episode.work.instance_id, episode.work.execution_id)
+        self._db.executemany(
+            "INSERT INTO activities (instance_id, execution_id, task_id, name, input) VALUES (?, ?, ?, ?, ?)",
+            [(*scope, task_id, name, input_json) for task_id, name, input_json in episode.activities],
+        )
+        for task_id, due in episode.timers:
+            fired = new_event(EventType.TIMER_FIRED, TimerId=task_id, FireAt=isoformat(due))
+            self._insert_message(instance_id, fired, execution_id, timer_id=task_id, due=due)
+        for task_id in episode.cancelled_timers:
+            self._db.execute(
+                "DELETE FROM inbox WHERE instance_id = ? AND execution_id = ? AND timer_id = ?", (*scope, task_id)
+            )
+        for child in episode.sub_orchestrations:
+            parent = (*scope, child.task_id)
+            try:
+                self._insert_instance(child.name, child.instance_id, child.input_json, child.version, parent)
+            except InstanceExistsError as error:
+                failed = new_event(
+                    EventType.SUB_ORCHESTRATION_FAILED, TaskScheduledId=child.task_id, Reason=str(error), Details=""
+                )
+                self._insert_message(instance_id, failed, execution_id)
+        for entity_id, request in episode.operations:
+            self._insert_operation(entity_id, request)
+
+    def _advance(self, episode: Episode) -> None:
+        first = len(episode.work.past)
+        self._db.executemany(
+            "INSERT INTO history VALUES (?, ?, ?)",
+            [
+                (episode.work.instance_id, first + offset, encode(event, played=True))
+                for offset, event in enumerate(episode.history)
+            ],
+        )
+        self._db.execute(
+            "UPDATE instances SET status = ?, output = ?, custom_status = coalesce(?, custom_status), progress = ?,"
+            " updated = ?, owner = NULL WHERE id = ?",
+            (
+                episode.status,
+                episode.output_json,
+                episode.custom_status_json,
+                json.dumps(asdict(episode.progress)),
+                time.time(),
+                episode.work.instance_id,
+            ),
+        )
+        if episode.status in FINAL_STATUSES:
+            self._drop_work(episode.work.instance_id)
+            self._notify_parent(episode)
+
+    def _drop_work(self, instance_id: str) -> None:
+        self._db.execute("DELETE FROM inbox WHERE instance_id = ?", (instance_id,))
+        self._db.execute("DELETE FROM activities WHERE instance_id = ?", (instance_id,))
+
+    def _notify_parent(self, episode: Episode) -> None:
+        row = self._row(episode.work.instance_id)
+        if row is None or row["parent_id"] is None:
+            return
+        task_id = row["parent_task_id"]
+        if episode.failure:
+            reason, details = episode.failure
+            event = new_event(
+                EventType.SUB_ORCHESTRATION_FAILED, TaskScheduledId=task_id, Reason=reason, Details=details
+            )
+        else:
+            result = episode.output_json or "null"
+            event = new_event(EventType.SUB_ORCHESTRATION_COMPLETED, TaskScheduledId=task_id, Result=result)
+        self._insert_message(row["parent_id"], event, row["parent_execution_id"])
+
+    def _continue_as_new(self, episode: Episode) -> None:
+        """Start the next execution. Events not delivered yet stay in the inbox; what belongs to this execution goes."""
+        work, execution_id = episode.work, uuid.uuid4().hex
+        self._db.execute("DELETE FROM history WHERE instance_id = ?", (work.instance_id,))
+        self._db.execute(
+            "DELETE FROM inbox WHERE instance_id = ? AND execution_id = ?", (work.instance_id, work.execution_id)
+        )
+        (version,) = self._db.execute(
+            "UPDATE instances SET execution_id = ?, input = ?, status = 'Running', progress = ?, updated = ?,"
+            " custom_status = coalesce(?, custom_status), owner = NULL WHERE id = ? RETURNING version",
+            (
+                execution_id,
+                episode.next_input_json,
+                json.dumps(asdict(Progress())),
+                time.time(),
+                episode.custom_status_json,
+                work.instance_id,
+            ),
+        ).fetchone()
+        event = execution_started(work.name, work.instance_id, execution_id, episode.next_input_json, version)
+        self._insert_message(work.instance_id, event, execution_id)
+
+    def complete_activity(self, work: ActivityWork, event: Event) -> bool:
+        """Replace the activity by its result; false when the lease was lost and nothing was changed."""
+        with self._transaction():
+            if not self._holds("activities", work.id, work.claim):
+                return False
+            self._db.execute("DELETE FROM activities WHERE id = ?", (work.id,))
+            self._insert_message(work.instance_id, event, work.execution_id)
+        return True
+
+    def complete_operation(
+        self,
+        work: EntityWork,
+        state_json: str | None,
+        present: bool,
+        response: str,
+        signals: list[tuple[str, dict[str, Any]]],
+    ) -> bool:
+        """Store the entity's state, answer its caller and send its signals; false when the lease was lost."""
+        with self._transaction():
+            if not self._holds("entities", work.entity_id, work.claim):
+                return False
+            self._db.execute("DELETE FROM operations WHERE id = ?", (work.operation_id,))
+            self._db.execute(
+                "UPDATE entities SET state = ?, present = ?, owner = NULL WHERE id = ?",
+                (state_json, present, work.entity_id),
+            )
+            self._delete_absent_entity(work.entity_id)
+            if not work.request.get("signal"):
+                event = new_event(EventType.EVENT_RAISED, Name=work.request["id"], Input=response)
+                self._insert_message(work.request["parent"], event, work.request["parentExecution"])
+            for entity_id, request in signals:
+                self._insert_operation(entity_id, request)
+        return True
+
+    def _delete_absent_entity(self, entity_id: str) -> None:
+        self._db.execute(
+            "DELETE FROM entities WHERE id = ? AND NOT present"
+            " AND NOT EXISTS (SELECT 1 FROM operations WHERE entity_id = entities.id)",
+            (entity_id,),
+        )
+
+    def _insert_message(
+        self,
+        instance_id: str,
+        event: Event,
+        execution_id: str | None = None,
+        *,
+        timer_id: int | None = None,
+        due: float | None = None,
+    ) -> bool:
+        """Send to an instance; dropped when it has ended, or is in another execution than the one meant."""
+        cursor = self._db.execute(
+            "INSERT INTO inbox (instance_id, execution_id, timer_id, control, due, event)"
+            " SELECT id, :execution_id, :timer_id, :control, :due, :event FROM instances"
+            " WHERE id = :id AND status NOT IN ('Completed', 'Failed', 'Terminated')"
+            " AND (:execution_id IS NULL OR execution_id = :execution_id)",
+            {
+                "id": instance_id,
+                "execution_id": execution_id,
+                "timer_id": timer_id,
+                "control": event["EventType"] in CONTROL_EVENTS,
+                "due": time.time() if due is None else due,
+                "event": json.dumps(event),
+            },
+        )
+        return cursor.rowcount == 1
+
+    def _insert_operation(self, entity_id: str, request: dict[str, Any]) -> None:
+        self._db.execute("INSERT OR IGNORE INTO entities (id) VALUES (?)", (entity_id,))
+        self._db.execute("INSERT INTO operations (entity_id, request) VALUES (?, ?)", (entity_id, json.dumps(request)))
+
+    # What clients ask for
+
+    def start_instance(self, name: str, instance_id: str, input_json: str | None, version: str) -> None:
+        """Create an instance; a finished one of the same id is replaced.
+
+        Raises:
+            InstanceExistsError: one of the same id has not ended.
+        """
+        with self._transaction():
+            self._insert_instance(name, instance_id, input_json, version)
+
+    def _insert_instance(
+        self,
+        name: str,
+        instance_id: str,
+        input_json: str | None,
+        version: str,
+        parent: tuple[str, str, int] | None = None,
+    ) -> None:
+        existing = self._row(instance_id)
+        if existing is not None:
+            if existing["status"] not in FINAL_STATUSES:
+                raise InstanceExistsError(
+                    f"An Orchestration instance with the status {existing['status']} already exists."
+                )
+            self._delete_instance(instance_id)
+        execution_id, now = uuid.uuid4().hex, time.time()
+        self._db.execute(
+            "INSERT INTO instances (id, execution_id, name, version, input, status, progress, created, updated,"
+            " parent_id, parent_execution_id, parent_task_id) VALUES (?, ?, ?, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?)",
+            (
+                *(instance_id, execution_id, name, version, input_json, json.dumps(asdict(Progress())), now, now),
+                *(parent or (None, None, None)),
+            ),
+        )
+        event = execution_started(name, instance_id, execution_id, input_json, version)
+        self._insert_message(instance_id, event, execution_id)
+
+    def _delete_instance(self, instance_id: str) -> None:
+        self._drop_work(instance_id)
+        self._db.execute("DELETE FROM history WHERE instance_id = ?", (instance_id,))
+        self._db.execute("DELETE FROM instances WHERE id = ?", (instance_id,))
+
+    def raise_event(self, instance_id: str, event: Event) -> bool:
+        """Send an event from outside; false when the instance has ended or never was."""
+        with self._transaction():
+            return self._insert_message(instance_id, event)
+
+    def signal_entity(self, entity_id: str, request: dict[str, Any]) -> None:
+        with self._transaction():
+            self._insert_operation(entity_id, request)
+
+    def read_entity(self, entity_id: str) -> str | None:
+        """The entity's committed state as JSON text; None when there is no such entity."""
+        row = self._db.execute("SELECT state FROM entities WHERE id = ? AND present", (entity_id,)).fetchone()
+        return None if row is None else row["state"] or "null"
+
+    def _row(self, instance_id: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._db.execute("SELECT * FROM instances WHERE id = ?", (instance_id,)).fetchone()
+        return row
+
+    def read_instance(self, instance_id: str) -> dict[str, Any] | None:
+        """The instance's row, with times in seconds since the epoch and payloads as JSON text."""
+        row = self._row(instance_id)
+        return None if row is None else dict(row)
+
+    def _history(self, instance_id: str) -> list[str]:
+        rows = self._db.execute("SELECT event FROM history WHERE instance_id = ? ORDER BY seq", (instance_id,))
+        return [row["event"] for row in rows]
+
+    def read_history(self, instance_id: str) -> list[Event]:
+        return [json.loads(event) for event in self._history(instance_id)]
+
+    def find_instances(
+        self,
+        created_from: float | None = None,
+        created_to: float | None = None,
+        statuses: list[str] | None = None,
+        prefix: str = "",
+    ) -> list[dict[str, Any]]:
+        """Rows as of ``read_instance``, oldest first; times are seconds since the epoch."""
+        rows = self._db.execute(
+            "SELECT * FROM instances WHERE created >= ? AND created <= ? ORDER BY created, id",
+            (created_from or 0, created_to or float("inf")),
+        )
+        return [
+            dict(row) for row in rows if row["id"].startswith(prefix) and (not statuses or row["status"] in statuses)
+        ]
+
+    def purge(self, instance_ids: list[str]) -> int:
+        """Delete finished instances, and entities by their ``@name@key``; how many there were."""
+        purged = 0
+        with self._transaction():
+            for instance_id in instance_ids:
+                row = self._row(instance_id)
+                if row is not None and row["status"] in FINAL_STATUSES:
+                    self._delete_instance(instance_id)
+                    purged += 1
+                elif instance_id.startswith("@"):
+                    query = "UPDATE entities SET present = 0, state = NULL WHERE id = ? AND present"
+                    purged += self._db.execute(query, (instance_id,)).rowcount
+                    self._delete_absent_entity(instance_id)
+        return purged

@@ -1,0 +1,40 @@
+"""The real app on the embedded host, with a real Valkey and a model service on loopback."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.app import App
+from tests.hostprocess import HostProcess
+from tests.model_server import ModelServer
+from tests.scripts import scripted_reply
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def model() -> AsyncIterator[ModelServer]:
+    """A model whose reply is told in the message (``tests.scripts``)."""
+    async with ModelServer(scripted_reply) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def app(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    """One app for all tests that do not harm it."""
+    env = {
+        "REDIS_CONNECTION_STRING": redis_url,
+        "OPENAI_BASE_URL": model.base_url,
+        "HEARTBEAT_SECONDS": "1",
+        "WAIT_FOR_RESPONSE_SECONDS": "5",
+        "MAX_MESSAGE_BYTES": "2000",
+    }
+    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
+        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+            yield App(host, client)
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"

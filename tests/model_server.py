@@ -1,0 +1,181 @@
+"""A model service on loopback that speaks the streaming wire format of OpenAI's chat completions."""
+
+import asyncio
+import json
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How the model answers one call.
+
+    Args:
+        chunks: The texts of the stream's chunks.
+        delay_seconds: The pause before each chunk.
+        tool_calls: Pairs of a tool's name and its arguments, called instead of an answer.
+        fails_after: Drop the connection after this many chunks of a stream.
+        hangs_after: Say nothing more after this many chunks.
+        status: A status other than 200 refuses the call.
+        streams_only: Refuse a call that does not stream, so that there is no fallback.
+    """
+
+    chunks: tuple[str, ...] = ()
+    delay_seconds: float = 0.0
+    tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    fails_after: int | None = None
+    hangs_after: int | None = None
+    status: int = 200
+    streams_only: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.chunks)
+
+
+def says(*chunks: str, delay_seconds: float = 0.0) -> Reply:
+    """Return a reply of these chunks."""
+    return Reply(chunks, delay_seconds)
+
+
+@dataclass
+class ModelServer:
+    """Serves ``POST /v1/chat/completions`` on 127.0.0.1 while its block runs.
+
+    Args:
+        reply: Chooses the reply from the call's messages.
+
+    Attributes:
+        calls: The bodies of the calls so far.
+        dropped: How many streams the client left before their end.
+    """
+
+    reply: Callable[[list[dict[str, Any]]], Reply]
+    port: int = 0
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    dropped: int = 0
+    _server: uvicorn.Server | None = None
+    _serving: asyncio.Task[None] | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def __aenter__(self) -> Self:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.bind(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0)
+        self._server = uvicorn.Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:  # noqa: ASYNC110 - uvicorn offers no event
+            await asyncio.sleep(0.001)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        assert self._serving is not None
+        self._server.should_exit = True
+        self._server.force_exit = True
+        await self._serving
+
+    async def _complete(self, request: Request) -> Response:
+        call = await request.json()
+        self.calls.append(call)
+        reply = self.reply(call["messages"])
+        if reply.status != 200 or (reply.streams_only and not call.get("stream")):
+            error = {"message": "a secret of the model service", "type": "server_error", "code": None}
+            return JSONResponse({"error": error}, reply.status if reply.status != 200 else 500)
+        if call.get("stream"):
+            return StreamingResponse(self._stream(reply), media_type="text/event-stream")
+        if reply.hangs_after is not None:
+            await asyncio.Event().wait()
+        return JSONResponse(
+            _completion("chat.completion", message=_message(reply), finish_reason=_finish_reason(reply))
+        )
+
+    async def _stream(self, reply: Reply) -> AsyncIterator[str]:
+        try:
+            for number, delta in enumerate(_deltas(reply)):
+                if number == reply.hangs_after:
+                    await asyncio.Event().wait()
+                if number == reply.fails_after:
+                    # Ends the response without its last chunk, which the client sees as a broken connection.
+                    raise ConnectionResetError
+                await asyncio.sleep(reply.delay_seconds)
+                yield _sse(_completion("chat.completion.chunk", delta=delta, finish_reason=None))
+            if reply.hangs_after is not None:
+                await asyncio.Event().wait()
+            if reply.fails_after is not None:
+                raise ConnectionResetError
+            yield _sse(_completion("chat.completion.chunk", delta={}, finish_reason=_finish_reason(reply)))
+            yield "data: [DONE]\n\n"
+        except (asyncio.CancelledError, GeneratorExit):
+            self.dropped += 1
+            raise
+
+
+def user_text(messages: list[dict[str, Any]]) -> str:
+    """Return the text of the newest message of the user's."""
+    content = next(message["content"] for message in reversed(messages) if message["role"] == "user")
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _deltas(reply: Reply) -> list[dict[str, Any]]:
+    if not reply.tool_calls:
+        return [{"role": "assistant", "content": chunk} for chunk in reply.chunks]
+    deltas: list[dict[str, Any]] = []
+    for index, (name, arguments) in enumerate(reply.tool_calls):
+        text = json.dumps(arguments)
+        call_id = f"call_{uuid.uuid4().hex}"
+        head = {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+        parts = [{"index": index, "function": {"arguments": text[at : at + 5]}} for at in range(0, len(text), 5)]
+        deltas += [{"role": "assistant", "content": None, "tool_calls": [part]} for part in (head, *parts)]
+    return deltas
+
+
+def _message(reply: Reply) -> dict[str, Any]:
+    calls = [
+        {
+            "id": f"call_{uuid.uuid4().hex}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for name, arguments in reply.tool_calls
+    ]
+    return {"role": "assistant", "content": reply.text or None, **({"tool_calls": calls} if calls else {})}
+
+
+def _finish_reason(reply: Reply) -> str:
+    return "tool_calls" if reply.tool_calls else "stop"
+
+
+def _completion(kind: str, **choice: Any) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-1",
+        "object": kind,
+        "created": int(time.time()),
+        "model": "test-model",
+        "choices": [{"index": 0, **choice}],
+        **(
+            {} if kind.endswith("chunk") else {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        ),
+    }
+
+
+def _sse(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body)}\n\n"
