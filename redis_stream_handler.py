@@ -143,7 +143,7 @@ class LostRun:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The newest entry that was trimmed from a stream, and its newest of all."""
+    """The cursor up to which a stream was trimmed, and that of its newest entry of all."""
 
     trimmed: str
     newest: str
@@ -293,7 +293,10 @@ class RedisStreamHandler:
         except ResponseError:
             # There is no such stream yet.
             return Bounds(FIRST_CURSOR, FIRST_CURSOR)
-        return Bounds(info["max-deleted-entry-id"], info["last-generated-id"])
+        newest: str = info["last-generated-id"]
+        if info["entries-added"] == info["length"]:
+            return Bounds(FIRST_CURSOR, newest)
+        return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest)
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
@@ -449,6 +452,11 @@ def split_answer(answer: str) -> list[str]:
 def now_ms() -> int:
     """Return the time in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def _before(cursor: str) -> str:
+    milliseconds, sequence = cursor_order(cursor)
+    return f"{milliseconds}-{sequence - 1}" if sequence else f"{milliseconds - 1}-{_MAX_CURSOR_PART}"
 
 
 def _stream_key(conversation_id: str) -> str:

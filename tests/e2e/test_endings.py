@@ -19,7 +19,10 @@ FAILURES = {
     "at once": script(status=401),
     "in mid-stream": script(chunks=["Day ", "1 ", "is"], fails_after=2, streams_only=True),
     "after a tool call": script(
-        tool_calls=[("get_weather_forecast", {"location": "Tokyo"})], chunks=["a"], fails_after=0, streams_only=True
+        tool_calls=[("get_weather_forecast", {"destination": "Tokyo", "date": "day 1"})],
+        chunks=["a"],
+        fails_after=0,
+        streams_only=True,
     ),
 }
 
@@ -95,7 +98,7 @@ async def test_cancelling_stops_the_model_and_commits_what_was_said(app: App, mo
 async def test_a_run_cancelled_in_a_tool_call_leaves_a_conversation_that_works(
     app: App, model: ModelServer, conversation_id: str
 ) -> None:
-    call = ("get_weather_forecast", {"location": conversation_id})
+    call = ("get_weather_forecast", {"destination": conversation_id, "date": "day 1"})
     run = await app.start_run(script(tool_calls=[call], hangs_after=3))
 
     async def is_calling() -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from redis_stream_handler import RedisStreamHandler, create_stream_handler
@@ -48,7 +49,9 @@ async def frail(redis: RedisProcess, model: ModelServer, state_dir: Path) -> Asy
 @pytest_asyncio.fixture(loop_scope="session")
 async def stream(redis: RedisProcess) -> AsyncIterator[RedisStreamHandler]:
     """The app's Redis, to arrange what a fault leaves behind."""
-    handler = create_stream_handler(Settings(redis_connection_string=redis.url, redis_stream_ttl_minutes=0.05))
+    handler = create_stream_handler(
+        Settings(redis_connection_string=SecretStr(redis.url), redis_stream_ttl_minutes=0.05)
+    )
     yield handler
     await handler.aclose()
 

@@ -152,14 +152,14 @@ async def test_nothing_after_the_cursor_and_nothing_open_is_204(app: App) -> Non
 
 
 async def test_tools_are_called_and_their_results_reach_the_model(app: App, model: ModelServer) -> None:
-    call = ["get_weather_forecast", {"location": "Tokyo"}]
+    call = ["get_weather_forecast", {"destination": "Tokyo", "date": "day 1"}]
     run = await app.start_run(script(tool_calls=[call], chunks=["Sunny."]))
 
     events = await app.finish(run)
 
     assert text_of(events) == "Sunny."
     [result] = [message for message in model.calls[-1]["messages"] if message["role"] == "tool"]
-    assert "Tokyo" in result["content"]
+    assert "chance of rain (sample data)" in result["content"]
 
 
 async def test_two_messages_sent_back_to_back_are_answered_in_order(app: App) -> None:

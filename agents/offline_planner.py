@@ -1,0 +1,103 @@
+"""A chat client without a network: it reads the conversation, calls the tools and streams a plan, as a model would."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from agent_framework import (
+    BaseChatClient,
+    ChatResponse,
+    ChatResponseUpdate,
+    Content,
+    FunctionInvocationLayer,
+    Message,
+    ResponseStream,
+)
+
+from agents.travel_tools import get_local_events, get_weather_forecast
+from agents.trip_plan import ask_for_destination, write_plan
+from agents.trip_request import MAX_DAYS, TripRequest, read_trip
+
+MODEL = "offline-planner"
+# Sleeping for less is not worth it: the event loop would oversleep by as much.
+SHORTEST_SLEEP_SECONDS = 0.002
+# At a pace beyond what sleeping can keep, others still get their turn this often.
+TOKENS_PER_TURN = 50
+
+_TOKEN = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
+
+
+class OfflinePlanner(FunctionInvocationLayer[Any], BaseChatClient[Any]):
+    """Plans trips by rules.
+
+    Args:
+        tokens_per_second: How fast it streams.
+    """
+
+    def __init__(self, tokens_per_second: float) -> None:
+        super().__init__()
+        self._tokens_per_second = tokens_per_second
+
+    def _inner_get_response(
+        self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
+    ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
+        updates = self._updates(messages, bool(options.get("tools")))
+        if stream:
+            return ResponseStream(updates, finalizer=ChatResponse.from_updates)
+        return ChatResponse.from_update_generator(updates)
+
+    async def _updates(self, messages: Sequence[Message], has_tools: bool) -> AsyncIterator[ChatResponseUpdate]:
+        trip = read_trip(message.text for message in messages if message.role == "user")
+        reports = _tool_results(messages)
+        response_id = f"offline-{uuid.uuid4().hex}"
+        if trip.destination is not None and has_tools and not reports:
+            yield _update(response_id, _tool_calls(trip.destination, trip), "tool_calls")
+            return
+        text = ask_for_destination() if trip.destination is None else write_plan(trip.destination, trip.days, reports)
+        async for token in self._paced(_TOKEN.findall(text)):
+            yield _update(response_id, [Content.from_text(token)])
+        yield _update(response_id, [], "stop")
+
+    async def _paced(self, tokens: list[str]) -> AsyncIterator[str]:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number, token in enumerate(tokens):
+            # Measured from the start, so that what one sleep is too long the next is shorter.
+            wait = start + number / self._tokens_per_second - loop.time()
+            if wait >= SHORTEST_SLEEP_SECONDS:
+                await asyncio.sleep(wait)
+            elif number % TOKENS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            yield token
+
+
+def _update(response_id: str, contents: list[Content], finish_reason: Any = None) -> ChatResponseUpdate:
+    return ChatResponseUpdate(
+        contents=contents,
+        role="assistant",
+        response_id=response_id,
+        message_id=response_id,
+        model=MODEL,
+        created_at=datetime.now(UTC).isoformat(),
+        finish_reason=finish_reason,
+    )
+
+
+def _tool_calls(destination: str, trip: TripRequest) -> list[Content]:
+    return [
+        Content.from_function_call(
+            f"{tool.__name__}:{day}", tool.__name__, arguments={"destination": destination, "date": f"day {day}"}
+        )
+        for day in range(1, min(trip.days, MAX_DAYS) + 1)
+        for tool in (get_weather_forecast, get_local_events)
+    ]
+
+
+def _tool_results(messages: Sequence[Message]) -> dict[str, str]:
+    """Return what the tools have answered since the newest message of the user's, by the id of the call."""
+    newest = max((position for position, message in enumerate(messages) if message.role == "user"), default=-1)
+    contents = [content for message in messages[newest + 1 :] for content in message.contents]
+    return {str(content.call_id): str(content.result) for content in contents if content.type == "function_result"}
