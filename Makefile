@@ -4,6 +4,15 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PORT ?= 7071
 
+define TRY
+
+Try, in another terminal:
+  curl -X POST http://localhost:$(PORT)/api/agents/TravelPlanner/run -H "Content-Type: text/plain" -d "Plan a 3-day trip to Tokyo"
+and follow it with the stream_url that it answers:
+  curl -N "http://localhost:$(PORT)<stream_url>"
+endef
+export TRY
+
 .PHONY: help run test lint bench chaos func clean
 
 help: ## show this help
@@ -15,7 +24,7 @@ $(READY): requirements.txt requirements-dev.txt
 	@touch $@
 
 run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
-	$(BIN)/python -m devhost --port $(PORT)
+	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
 test: $(READY) ## every test that needs no network
 	$(BIN)/python -m pytest

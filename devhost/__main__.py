@@ -17,13 +17,14 @@ from devhost.host_config import HostConfigError, load_local_settings, read_host_
 from devhost.http_server import bind
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
 
-NOISY_LOGGERS = ("uvicorn", "httpx", "httpcore", "azure", "aiohttp", "asyncio")
+NOISY_LOGGERS = ("uvicorn", "httpx", "httpx2", "httpcore", "azure", "aiohttp", "asyncio")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="devhost", description="Runs a function app for development and tests.")
     parser.add_argument("--port", type=int, default=7071, help="the port of the app's routes; 0 is any free port")
     parser.add_argument("--state-dir", type=Path, default=Path(".devhost"), help="where durable state is kept")
+    parser.add_argument("--hint", default="", help="what to print when everything is ready, such as a call to try")
     options = parser.parse_args()
     _configure_logging()
     directory = Path.cwd()
@@ -34,7 +35,7 @@ def main() -> int:
         listener = _bind(options.port)
         options.state_dir.mkdir(parents=True, exist_ok=True)
         with redis_for_app(options.state_dir) as redis:
-            return asyncio.run(Host(config, functions, listener, options.state_dir, redis).run())
+            return asyncio.run(Host(config, functions, listener, options.state_dir, redis, options.hint).run())
     except (HostConfigError, AppLoadError, FunctionLoadError, EmbeddedValkeyError, PortInUseError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -24,13 +24,14 @@ class Host:
     """The two servers and the engine, from start to a signal."""
 
     def __init__(
-        self, config: HostConfig, functions: FunctionTable, listener: socket, state_dir: Path, redis: str
+        self, config: HostConfig, functions: FunctionTable, listener: socket, state_dir: Path, redis: str, hint: str
     ) -> None:
         self._config = config
         self._functions = functions
         self._listener = listener
         self._state_dir = state_dir
         self._redis = redis
+        self._hint = hint
 
     async def run(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit status."""
@@ -87,7 +88,8 @@ class Host:
         kinds = {function.classic_request for function in self._functions.all if function.trigger is Trigger.HTTP}
         if len(kinds) > 1:
             print("HttpRequest and FastAPI's Request are mixed: the Python worker serves only one kind in an app.")
-        print(f"\nRedis: {self._redis}\nState: {self._state_dir.resolve()}\nServing on {base_url}\nReady", flush=True)
+        print(f"\nRedis: {self._redis}\nState: {self._state_dir.resolve()}\nServing on {base_url}\nReady")
+        print(self._hint, flush=True)
 
     def _describe(self, function: Function, base_url: str) -> str:
         if function.trigger is not Trigger.HTTP:
