@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from redis_stream_handler import Chunk, Verdict, get_stream_handler, now_ms
+from redis_stream_handler import Chunk, RedisStreamHandler, Verdict, get_stream_handler, now_ms
 from stream_text import TextNormalizer
 
 MAX_PENDING_CHARACTERS = 1_000_000
@@ -16,6 +17,7 @@ MAX_BATCH_CHUNKS = 256
 # A silent model's run is kept alive, and its cancellation noticed, this often.
 KEEP_ALIVE_SECONDS = 1.0
 BEGIN_SECONDS = 2.0
+ORDER_POLL_SECONDS = 0.005
 FLUSH_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
@@ -46,6 +48,7 @@ class AttemptWriter:
         self._pending_characters = 0
         self._overflowed = False
         self._closing = False
+        self._in_order_until = time.monotonic() + BEGIN_SECONDS
         self._attempt: int | None = None
         self._sequence = 0
         self._begun = asyncio.Event()
@@ -115,9 +118,7 @@ class AttemptWriter:
     async def _round_trip(self) -> Verdict:
         async with await get_stream_handler() as handler:
             if self._attempt is None:
-                verdict, self._attempt = await handler.begin_attempt(self._conversation_id, self._correlation_id)
-                self._begun.set()
-                return verdict
+                return await self._begin(handler)
             batch = [self._pending[i] for i in range(min(len(self._pending), MAX_BATCH_CHUNKS))]
             verdict = await handler.append(
                 self._conversation_id, self._correlation_id, self._attempt, self._sequence, batch
@@ -125,6 +126,17 @@ class AttemptWriter:
         self._sequence += len(batch)
         for _ in range(min(len(batch), len(self._pending))):
             self._pending_characters -= len(self._pending.popleft().text)
+        return verdict
+
+    async def _begin(self, handler: RedisStreamHandler) -> Verdict:
+        verdict, attempt = await handler.begin_attempt(
+            self._conversation_id, self._correlation_id, in_order=time.monotonic() < self._in_order_until
+        )
+        if verdict is Verdict.WAIT:
+            await asyncio.sleep(ORDER_POLL_SECONDS)
+            return await self._begin(handler)
+        self._attempt = attempt
+        self._begun.set()
         return verdict
 
     async def _wait_for_chunks(self) -> None:

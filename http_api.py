@@ -20,12 +20,12 @@ from azurefunctions.extensions.http.fastapi import (
 from redis.exceptions import RedisError
 
 import sse
-from conversations import CommittedRun, erase_conversation, read_messages, read_results, read_run
+from conversations import CommittedRun, durable_call, erase_conversation, read_messages, read_results, read_run
 from follower import Follower
 from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
 from recovery import restore_stream, settle_runs
 from redis_stream_handler import RedisStreamHandler, RunStatus, StreamEvent, UnknownRunError, get_stream_handler
-from run_orchestration import MESSAGES, RunInput, RunResult
+from run_orchestration import CANCEL_EVENT, MESSAGES, RunInput, RunResult
 from run_requests import parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
 from run_starter import RunStarter
 from settings import Settings
@@ -123,16 +123,15 @@ class _HttpApi:
     async def cancel_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agent/runs/{correlation_id}/cancel``"""
         committed = await self._read_run(req, client)
-        run = committed.input
-        async with await get_stream_handler() as handler:
-            try:
-                status = await handler.cancel_run(run.conversation_id, run.correlation_id)
-            except UnknownRunError:
-                await restore_stream(handler, client, self._agents, run.conversation_id, run.correlation_id)
-                status = await handler.cancel_run(run.conversation_id, run.correlation_id)
-        if not status.is_open or committed.result is not None:
+        body = await self._run_body(client, committed)
+        if not RunStatus(body["status"]).is_open:
             raise ProblemError(HTTPStatus.CONFLICT, "The run has ended, so there is nothing to cancel.")
-        return JSONResponse(await self._run_body(client, committed), HTTPStatus.ACCEPTED)
+        # The orchestration cancels the run whatever becomes of Redis; telling the writer as well is faster.
+        await durable_call(client.raise_event(committed.input.correlation_id, CANCEL_EVENT))
+        with contextlib.suppress(RedisError):
+            async with await get_stream_handler() as handler:
+                await handler.cancel_run(committed.input.conversation_id, committed.input.correlation_id)
+        return JSONResponse(body, HTTPStatus.ACCEPTED)
 
     async def get_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/conversations/{conversation_id}``"""

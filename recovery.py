@@ -68,7 +68,7 @@ async def _settle(
     if committed is None:
         if run.attempt == 0 and now_ms() - run.created > NOT_STARTED_SECONDS * 1000:
             outcome = error_outcome("not_started", correlation_id)
-            await handler.write_not_started(conversation_id, correlation_id=correlation_id, outcome=outcome)
+            await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=outcome)
     elif committed.result is not None:
         result = committed.result
         answer = None if result.response is None else normalized(result.response)
@@ -85,11 +85,13 @@ async def _lost_run(client: df.DurableOrchestrationClient, conversation_id: str,
 
 
 async def _lost_runs(client: df.DurableOrchestrationClient, agents: list[str], conversation_id: str) -> list[LostRun]:
-    return [
-        _lost(correlation_id, agent, result)
-        for agent in agents
-        for correlation_id, result in (await read_results(client, agent, conversation_id)).items()
-    ]
+    lost = []
+    for agent in agents:
+        for correlation_id, result in (await read_results(client, agent, conversation_id)).items():
+            # The agent's memory knows answers but not which of them were cancelled or came too late.
+            run = await read_run(client, correlation_id)
+            lost.append(_lost(correlation_id, agent, result if run is None else run.result))
+    return lost
 
 
 def _lost(correlation_id: str, agent: str, result: RunResult | None) -> LostRun:

@@ -12,6 +12,7 @@ JSON record per run, under its correlation_id:
 ``next``      the sequence number of the newest attempt's next chunk
 ``from``      the entry after which the newest attempt's entries begin
 ``terminal``  the entry that ended the run
+``lost``      whether Redis lost what the run may have streamed before, so that its followers need a ``reset``
 """
 
 _PRELUDE = """
@@ -44,6 +45,12 @@ local function new_run(status)
   return {status = status, created = now, attempt = 0, next = 0, from = last_id()}
 end
 
+local function lost_run()
+  local run = new_run('running')
+  run.lost = true
+  return run
+end
+
 local function add(run, timestamp, text, event)
   local id
   local attempt = string.format('%.0f', run.attempt)
@@ -62,7 +69,7 @@ local function reset(run, reason)
   local text = cjson.encode({correlation_id = correlation_id, reason = reason})
   run.next = 0
   run.from = add(run, string.format('%.0f', now), text, 'reset')
-  run.next = 0
+  run.next, run.lost = 0, nil
 end
 """
 
@@ -112,14 +119,23 @@ return 0
 """
 )
 
-# Answers {verdict, attempt}. An unknown run was accepted before Redis lost it, and may have streamed.
+# ARGV: in_order (1 or 0). Answers {verdict, attempt}; the verdict is 'wait' while in_order forbids to begin.
 BEGIN = (
     _PRELUDE
     + """
-local known = load()
-local run = known or new_run('queued')
+local run = load() or lost_run()
 if not is_open(run) then return {'stop', string.format('%.0f', run.attempt)} end
-local streamed = not known or run.next > 0
+-- An agent answers a conversation's messages one after another, so its other run that has begun is about to end.
+if ARGV[3] == '1' and run.attempt == 0 then
+  local records = redis.call('HGETALL', runs)
+  for i = 1, #records, 2 do
+    local other = cjson.decode(records[i + 1])
+    if records[i] ~= correlation_id and is_open(other) and other.attempt > 0 and other.agent == run.agent then
+      return {'wait', '0'}
+    end
+  end
+end
+local streamed = run.lost or run.next > 0
 run.attempt = math.max(run.attempt + 1, now)
 if streamed then reset(run, 'attempt') else run.from = last_id() end
 run.next = 0
@@ -138,8 +154,9 @@ local attempt, sequence = tonumber(ARGV[3]), tonumber(ARGV[4])
 local run = load()
 if run and (not is_open(run) or attempt < run.attempt) then return 'stop' end
 if not run or attempt > run.attempt then
-  run = run or new_run('running')
+  run = run or lost_run()
   run.attempt, run.next, run.from = attempt, sequence, last_id()
+  if run.status == 'queued' then run.status = 'running' end
 end
 for i = 5, #ARGV, 2 do
   if sequence >= run.next then
@@ -159,9 +176,7 @@ FINISH = (
     _PRELUDE
     + """
 local status, event, data, unstarted, compare = ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
-local run = load()
-local known = run ~= nil
-run = run or new_run('running')
+local run = load() or lost_run()
 if not is_open(run) or (unstarted and run.attempt > 0) then return run.status end
 
 local function streamed()
@@ -181,8 +196,8 @@ local function streamed()
   return table.concat(chunks)
 end
 
-if compare and (not known or streamed() ~= table.concat(ARGV, '', 8)) then
-  local tell = not known or run.next > 0
+if compare and (run.lost or streamed() ~= table.concat(ARGV, '', 8)) then
+  local tell = run.lost or run.next > 0
   run.attempt, run.next = math.max(run.attempt + 1, now), 0
   if tell then reset(run, 'repaired') end
   for i = 8, #ARGV do add(run, string.format('%.0f', now), ARGV[i]) end
@@ -191,13 +206,13 @@ if run.status == 'cancelling' and status == 'completed' then
   status, event, data = 'cancelled', 'cancelled', '[CANCELLED]'
 end
 run.terminal = add(run, string.format('%.0f', now), data, event)
-run.status, run.ended, run.not_started = status, now, unstarted or nil
+run.status, run.ended, run.not_started = status, now, (unstarted and status == 'failed') or nil
 save(run)
 return status
 """
 )
 
-# Answers the run's status before the call, or '' for an unknown run. A run that no attempt has begun ends at once.
+# Answers the run's status before the call, or '' for an unknown run.
 CANCEL = (
     _PRELUDE
     + """
@@ -205,12 +220,7 @@ local run = load()
 if not run then return '' end
 local status = run.status
 if is_open(run) then
-  if run.attempt == 0 then
-    run.terminal = add(run, string.format('%.0f', now), '[CANCELLED]', 'cancelled')
-    run.status, run.ended = 'cancelled', now
-  else
-    run.status = 'cancelling'
-  end
+  run.status = 'cancelling'
   save(run)
 end
 return status
@@ -225,8 +235,8 @@ RESTORE = (
 for _, lost in ipairs(cjson.decode(ARGV[3])) do
   correlation_id = lost.correlation_id
   if not load() then
-    local run = new_run(lost.status)
-    run.agent = lost.agent
+    local run = lost_run()
+    run.status, run.agent = lost.status, lost.agent
     if not is_open(run) then
       run.attempt, run.ended = now, now
       reset(run, 'expired')

@@ -59,8 +59,10 @@ class RunStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a script tells an attempt: go on; end gracefully, the run was cancelled; stop, the run is not yours."""
+    """What a script tells an attempt: wait for the run before; go on; end gracefully, the run was cancelled; stop,
+    the run has ended or has a newer attempt."""
 
+    WAIT = "wait"
     CONTINUE = "continue"
     CANCEL = "cancel"
     STOP = "stop"
@@ -195,13 +197,21 @@ class RedisStreamHandler:
         """Forget a run that could not be started."""
         await self._run_script(redis_scripts.WITHDRAW, conversation_id, correlation_id, claim)
 
-    async def begin_attempt(self, conversation_id: str, correlation_id: str) -> tuple[Verdict, int]:
+    async def begin_attempt(
+        self, conversation_id: str, correlation_id: str, *, in_order: bool = False
+    ) -> tuple[Verdict, int]:
         """Make a new attempt the only one that may append, after a ``reset`` where an older one had streamed.
+
+        Args:
+            conversation_id: The conversation.
+            correlation_id: The run.
+            in_order: Whether not to begin before the same agent's run before this one has its terminal event, which
+                comes a moment after the commit that lets this one start.
 
         Returns:
             The verdict and the attempt's number.
         """
-        verdict, attempt = await self._run_script(redis_scripts.BEGIN, conversation_id, correlation_id)
+        verdict, attempt = await self._run_script(redis_scripts.BEGIN, conversation_id, correlation_id, int(in_order))
         return Verdict(verdict), int(attempt)
 
     async def append(
@@ -239,8 +249,8 @@ class RedisStreamHandler:
         """
         return await self._finish(conversation_id, correlation_id, outcome, unstarted=False, answer=answer)
 
-    async def write_not_started(self, conversation_id: str, *, correlation_id: str, outcome: Outcome) -> RunStatus:
-        """End a run of which no attempt has begun; any other stays as it is.
+    async def end_unstarted(self, conversation_id: str, *, correlation_id: str, outcome: Outcome) -> RunStatus:
+        """End a run of which no attempt has begun; any other stays as it is. One that failed can be accepted again.
 
         Returns:
             The run's status.
@@ -263,19 +273,14 @@ class RedisStreamHandler:
         )
         return RunStatus(status)
 
-    async def cancel_run(self, conversation_id: str, correlation_id: str) -> RunStatus:
+    async def cancel_run(self, conversation_id: str, correlation_id: str) -> RunStatus | None:
         """Ask an open run to end; its writer learns it from its next append.
 
         Returns:
-            The run's status before.
-
-        Raises:
-            UnknownRunError: Redis does not know the run.
+            The run's status before, or None where Redis does not know it.
         """
         status = await self._run_script(redis_scripts.CANCEL, conversation_id, correlation_id)
-        if not status:
-            raise UnknownRunError(correlation_id)
-        return RunStatus(status)
+        return RunStatus(status) if status else None
 
     async def restore_runs(self, conversation_id: str, runs: Sequence[LostRun]) -> None:
         """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end."""

@@ -19,6 +19,7 @@ from stream_text import normalized
 from streaming_agent import streamed_request
 
 ORCHESTRATION = "run_agent"
+CANCEL_EVENT = "cancel"
 
 MESSAGES = {
     "model_error": "The model could not answer. Send the message again.",
@@ -62,7 +63,7 @@ class RetryWithBackoff(df.RetryOptions):  # type: ignore[misc]
 
 
 # More than three hours, should Redis be gone for as long.
-FINISH_RETRY = RetryWithBackoff(first_retry_interval_in_milliseconds=500, max_number_of_attempts=200)
+REDIS_RETRY = RetryWithBackoff(first_retry_interval_in_milliseconds=500, max_number_of_attempts=200)
 
 
 def error_outcome(code: str, correlation_id: str) -> Outcome:
@@ -95,22 +96,30 @@ def read_result(response: Any) -> RunResult:
 
 
 def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any]]:
-    """Run the agent's entity against the run timer, then end the stream."""
+    """Run the agent's entity against the run timer and a cancellation, then end the stream."""
     run = RunInput.model_validate(context.get_input())
     entity = df.EntityId(AgentSessionId.to_entity_name(run.agent), run.conversation_id)
     request = streamed_request(run.message, run.conversation_id, run.correlation_id, context.current_utc_datetime)
     timer = context.create_timer(context.current_utc_datetime + timedelta(seconds=run.timeout_seconds))
     answer = context.call_entity(entity, "run", request)
-    winner = yield context.task_any([answer, timer])
+    cancel = context.wait_for_external_event(CANCEL_EVENT)
+    ending = {"run": run.model_dump(exclude={"message"})}
+    winner = yield context.task_any([answer, timer, cancel])
+    if winner == cancel:
+        status = RunStatus((yield context.call_activity_with_retry(mark_cancelled.__name__, REDIS_RETRY, ending)))
+        if not status.is_open:
+            timer.cancel()
+            return RunResult(status=status).model_dump()
+        winner = yield context.task_any([answer, timer])
     if winner == timer:
         result = RunResult(status=RunStatus.TIMED_OUT, code="timeout")
     else:
         timer.cancel()
         result = read_result(answer.result)
-    ending = {"run": run.model_dump(exclude={"message"}), "result": result.model_dump()}
+    ending["result"] = result.model_dump()
     # Where Redis was gone for all of the retries, the answer is committed all the same.
     with contextlib.suppress(Exception):
-        result.status = RunStatus((yield context.call_activity_with_retry(finish_run.__name__, FINISH_RETRY, ending)))
+        result.status = RunStatus((yield context.call_activity_with_retry(finish_run.__name__, REDIS_RETRY, ending)))
     return result.model_dump()
 
 
@@ -132,9 +141,22 @@ async def finish_run(ending: dict[str, Any]) -> str:
     return status
 
 
+async def mark_cancelled(ending: dict[str, Any]) -> str:
+    """Make sure that a run which is to be cancelled knows it, and end it at once where no attempt has begun.
+
+    Returns:
+        The run's status.
+    """
+    run = {"conversation_id": ending["run"]["conversation_id"], "correlation_id": ending["run"]["correlation_id"]}
+    async with await get_stream_handler() as handler:
+        await handler.cancel_run(**run)
+        return await handler.end_unstarted(**run, outcome=CANCELLED)
+
+
 def create_run_functions() -> df.Blueprint:
     """Return the orchestration and its activities, to be registered with the function app."""
     blueprint = df.Blueprint()
     blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
-    blueprint.activity_trigger(input_name="ending")(finish_run)
+    for activity in (finish_run, mark_cancelled):
+        blueprint.activity_trigger(input_name="ending")(activity)
     return blueprint

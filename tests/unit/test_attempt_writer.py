@@ -84,7 +84,7 @@ async def test_an_attempt_of_a_run_that_has_ended_does_not_begin(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "A")
-    await handler.cancel_run(conversation_id, correlation_id)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id)
     writer = AttemptWriter(conversation_id, correlation_id)
 
     assert await writer.start() is Verdict.STOP

@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from redis_stream_handler import (
+    CANCELLED,
     DONE,
     FIRST_CURSOR,
     START_CLAIM_MS,
@@ -219,6 +220,23 @@ async def test_a_second_attempt_after_one_that_streamed_nothing_needs_no_reset(
     assert told(await read(handler, conversation_id)) == [("done", "[DONE]")]
 
 
+async def test_a_run_does_not_begin_before_the_same_agents_run_before_it_has_ended(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    await begin(handler, conversation_id, "first")
+    await handler.accept_run(conversation_id, "second", "TravelPlanner")
+    await handler.accept_run(conversation_id, "another agent's", "Translator")
+
+    async def verdict(run: str, *, in_order: bool = True) -> Verdict:
+        return (await handler.begin_attempt(conversation_id, run, in_order=in_order))[0]
+
+    assert await verdict("second") is Verdict.WAIT
+    assert await verdict("another agent's") is Verdict.CONTINUE
+    assert await verdict("first") is Verdict.CONTINUE
+    await handler.write_completion(conversation_id, correlation_id="first")
+    assert await verdict("second") is Verdict.CONTINUE
+
+
 async def test_a_newer_attempt_still_wins_after_redis_lost_everything(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
 ) -> None:
@@ -267,22 +285,34 @@ async def test_cancelling_a_running_run_tells_its_writer_and_ends_it_as_cancelle
     assert told(await read(handler, conversation_id)) == [("message", "so far"), ("cancelled", "[CANCELLED]")]
 
 
-async def test_cancelling_a_queued_run_ends_it_at_once(
+async def test_a_cancelled_run_that_has_not_begun_can_be_ended_at_once(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
 
     assert await handler.cancel_run(conversation_id, correlation_id) is RunStatus.QUEUED
+    ended = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=CANCELLED)
 
+    assert ended is RunStatus.CANCELLED
     assert (await handler.begin_attempt(conversation_id, correlation_id))[0] is Verdict.STOP
     assert told(await read(handler, conversation_id)) == [("cancelled", "[CANCELLED]")]
+    assert await handler.accept_run(conversation_id, correlation_id, "TravelPlanner") is None
 
 
-async def test_an_unknown_run_cannot_be_cancelled(
+async def test_a_cancelled_run_that_begins_all_the_same_is_told_at_once(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    with pytest.raises(UnknownRunError):
-        await handler.cancel_run(conversation_id, correlation_id)
+    await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+    await handler.cancel_run(conversation_id, correlation_id)
+
+    assert (await handler.begin_attempt(conversation_id, correlation_id))[0] is Verdict.CANCEL
+
+
+async def test_cancelling_an_unknown_run_changes_nothing(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    assert await handler.cancel_run(conversation_id, correlation_id) is None
+    assert await handler.runs(conversation_id) == {}
 
 
 async def test_of_many_requests_one_gets_to_start_the_run(
@@ -321,7 +351,7 @@ async def test_a_run_that_was_not_started_can_be_accepted_anew_and_has_one_end(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "A")
-    await handler.write_not_started(conversation_id, correlation_id=correlation_id, outcome=ERROR)
+    await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=ERROR)
     assert told(await read(handler, conversation_id)) == [("error", ERROR.data)]
 
     assert await handler.accept_run(conversation_id, correlation_id, "A")
@@ -336,7 +366,7 @@ async def test_a_run_that_has_begun_is_not_ended_as_not_started(
 ) -> None:
     await begin(handler, conversation_id, correlation_id)
 
-    status = await handler.write_not_started(conversation_id, correlation_id=correlation_id, outcome=ERROR)
+    status = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=ERROR)
 
     assert status is RunStatus.RUNNING
 
@@ -385,6 +415,32 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
         ("second", "error"),
     ]
     assert json.loads(events[0].text) == {"correlation_id": "first", "reason": "expired"}
+
+
+@pytest.mark.parametrize("answer", ["the answer", ""])
+async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, answer: str
+) -> None:
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")])
+
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
+
+    told_texts = [("message", answer)] if answer else []
+    [reset, *rest] = told(await read(handler, conversation_id))
+    assert reset[0] == "reset", "followers may hold text from before the loss"
+    assert rest == [*told_texts, ("done", "[DONE]")]
+
+
+async def test_an_attempt_that_begins_after_a_loss_begins_with_a_reset(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")])
+
+    await handler.begin_attempt(conversation_id, correlation_id)
+    await handler.begin_attempt(conversation_id, correlation_id)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="")
+
+    assert [event for event, _ in told(await read(handler, conversation_id))] == ["reset", "done"]
 
 
 class TestReadStream:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from redis_stream_handler import CANCELLED, DONE, RedisStreamHandler, RunStatus
-from run_orchestration import FINISH_RETRY, MESSAGES, RunResult, error_outcome, finish_run, outcome_of, read_result
+from run_orchestration import MESSAGES, REDIS_RETRY, RunResult, error_outcome, finish_run, outcome_of, read_result
 
 
 def message(*contents: dict[str, Any], role: str = "assistant") -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_an_outcome_tells_of_each_end() -> None:
 
 
 def test_the_end_is_retried_with_backoff_for_more_than_an_hour_of_outage() -> None:
-    options = FINISH_RETRY.to_json()
+    options = REDIS_RETRY.to_json()
 
     delay, total = options["firstRetryIntervalInMilliseconds"], 0
     for _ in range(options["maxNumberOfAttempts"] - 1):
