@@ -29,6 +29,9 @@ run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis in
 test: $(READY) ## every test that needs no network
 	$(BIN)/python -m pytest
 
+chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
 lint: $(READY) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

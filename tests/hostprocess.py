@@ -54,6 +54,11 @@ class HostProcess:
         return self._port
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended; a paused one has not."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         return self._running().pid
 

@@ -1,0 +1,14 @@
+"""The short form of the chaos suite; ``make chaos`` plays the long one."""
+
+from tests.chaos.campaign import play, table
+
+SCENARIOS = 20
+
+
+async def test_the_promises_hold_under_fire() -> None:
+    tally = await play(range(SCENARIOS), at_once=3)
+
+    print(table(tally))
+    assert not tally.broken, "replay one with: python -m tests.chaos --seed <seed>"
+    assert tally.runs > SCENARIOS
+    assert len(tally.faults) > 5
