@@ -108,6 +108,7 @@ class _Attempt:
             except _EndedError:
                 return
             except Exception as error:
+                logger.warning("run %s: the agent failed while streaming", self._correlation_id, exc_info=error)
                 _stream_error.set(error)
                 raise
 
@@ -121,7 +122,7 @@ class _Attempt:
         if error is not None:
             if not fallback:
                 raise error
-            logger.warning("run %s: streaming failed; calling the model a second time", self._correlation_id)
+            logger.warning("run %s: calling the model a second time, without streaming", self._correlation_id)
         async with self._writing() as goes_on:
             if not goes_on:
                 return _response("")
