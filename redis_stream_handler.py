@@ -20,14 +20,15 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
 import redis_scripts
 from settings import Settings, load_settings
+from stream_watcher import BLOCK_SECONDS, StreamWatcher, Subscription
 
 FIRST_CURSOR = "0-0"
 PAGE_ENTRIES = 500
@@ -37,6 +38,8 @@ ANSWER_CHUNK_CHARACTERS = 4_000
 START_CLAIM_MS = 10_000
 # A Redis that takes longer to answer is taken for dead.
 ANSWER_SECONDS = 5.0
+# For commands that answer at once a few connections carry the load of many callers, who wait for a free one.
+MAX_CONNECTIONS = 6
 
 _CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _MAX_CURSOR_PART = 2**64 - 1
@@ -160,15 +163,16 @@ class RedisStreamHandler:
 
     Args:
         commands: The client for commands that answer at once.
-        followers: The client for blocking reads: one connection for each follower that waits.
+        reader: The client of the one blocking read that serves all followers, with one connection.
         ttl_seconds: How long a stream outlives its last write.
 
     Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
     """
 
-    def __init__(self, commands: Redis, followers: Redis, ttl_seconds: float) -> None:
+    def __init__(self, commands: Redis, reader: Redis, ttl_seconds: float) -> None:
         self._commands = commands
-        self._followers = followers
+        self._reader = reader
+        self._watcher = StreamWatcher(reader, commands, _event)
         self._ttl_ms = int(ttl_seconds * 1000)
         self._scripts: dict[str, AsyncScript] = {}
 
@@ -347,27 +351,47 @@ class RedisStreamHandler:
             UnknownRunError: Redis does not know the conversation, or the run, or no longer does.
         """
         deadline = time.monotonic() + max_seconds
-        caught_up = yielded = False
-        while (seconds_left := deadline - time.monotonic()) > 0:
-            if caught_up:
-                entries = await self._wait(conversation_id, cursor, min(silence_seconds, seconds_left))
-                silence = not entries
-            else:
+        live: Subscription[StreamEvent] | None = None
+        yielded = False
+        try:
+            while time.monotonic() < deadline:
                 is_open, entries = await self._catch_up(conversation_id, cursor, correlation_id)
-                if not entries and not is_open:
+                if entries:
+                    cursor = entries[-1].id
+                    events = _of_run(entries, correlation_id)
+                    if events:
+                        yield events
+                        yielded = True
+                    if _ends(events) and correlation_id is not None:
+                        return
+                    continue
+                if not is_open:
                     return
-                silence = not entries and not yielded
-            events = [event for event in entries if correlation_id in (None, event.correlation_id)]
-            if events or silence:
-                yield events
-                yielded = True
-            ended = any(event.is_terminal for event in events)
-            if (ended and correlation_id is not None) or (not entries and not follow):
-                return
-            if entries:
-                cursor = entries[-1].id
-            # After a terminal event, and after silence, the runs are asked whether there is more to wait for.
-            caught_up = (bool(entries) and not ended) if caught_up else not entries
+                if not yielded:
+                    yield []
+                    yielded = True
+                if not follow:
+                    return
+                if live is None:
+                    # What comes between the catching up and the subscription is read in one more round.
+                    live = self._watcher.subscribe(_stream_key(conversation_id), cursor)
+                    continue
+                live.rejoin()
+                # Silence, or a terminal event, is the time to ask again whether there is more to wait for.
+                while (seconds_left := deadline - time.monotonic()) > 0:
+                    entries = _after(cursor, await live.next(min(silence_seconds, seconds_left)))
+                    events = _of_run(entries, correlation_id)
+                    if entries:
+                        cursor = entries[-1].id
+                    if events or not (entries or live.behind):
+                        yield events
+                    if _ends(events) and correlation_id is not None:
+                        return
+                    if not entries or _ends(events):
+                        break
+        finally:
+            if live is not None:
+                self._watcher.unsubscribe(live)
 
     async def _catch_up(
         self, conversation_id: str, cursor: str, correlation_id: str | None
@@ -383,11 +407,6 @@ class RedisStreamHandler:
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
         return any(run.status.is_open for run in watched), [_event(*entry) for entry in entries]
 
-    async def _wait(self, conversation_id: str, cursor: str, silence_seconds: float) -> list[StreamEvent]:
-        streams: Any = {_stream_key(conversation_id): cursor}
-        answer: Any = await self._followers.xread(streams, count=PAGE_ENTRIES, block=math.ceil(silence_seconds * 1000))
-        return [_event(*entry) for entry in answer[0][1]] if answer else []
-
     async def _run_script(self, script: str, conversation_id: str, correlation_id: str, *arguments: str | int) -> Any:
         if script not in self._scripts:
             self._scripts[script] = self._commands.register_script(script)
@@ -397,7 +416,7 @@ class RedisStreamHandler:
     async def aclose(self) -> None:
         """Close the shared connections."""
         await self._commands.aclose()
-        await self._followers.aclose()
+        await self._reader.aclose()
 
 
 # An asyncio client belongs to the loop that made it, and the durable runtime runs entities on a loop of its own.
@@ -418,18 +437,28 @@ async def get_stream_handler() -> RedisStreamHandler:
 def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     """Return a new handler with its own connections, to be closed by the caller."""
 
-    def connect(**options: Any) -> Redis:
-        # Every script can be repeated, so a connection that broke is tried again at once.
-        retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
-        url = settings.redis_connection_string.get_secret_value()
-        return Redis.from_url(url, decode_responses=True, retry=retry, socket_connect_timeout=ANSWER_SECONDS, **options)
-
-    commands = connect(socket_timeout=ANSWER_SECONDS)
-    # A blocking read answers after the silence at the latest.
-    followers = connect(
-        socket_timeout=settings.heartbeat_seconds + ANSWER_SECONDS, max_connections=settings.stream_max_followers
+    url = settings.redis_connection_string.get_secret_value()
+    options: dict[str, Any] = {"decode_responses": True, "socket_connect_timeout": ANSWER_SECONDS}
+    # Every script can be repeated, so a connection that broke is tried again at once.
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
+    pool = BlockingConnectionPool.from_url(
+        url,
+        retry=retry,
+        socket_timeout=ANSWER_SECONDS,
+        max_connections=MAX_CONNECTIONS,
+        timeout=ANSWER_SECONDS,
+        **options,
     )
-    return RedisStreamHandler(commands, followers, settings.redis_stream_ttl_minutes * 60)
+    commands = Redis.from_pool(pool)
+    # The read is woken by its connection's id, so a new connection must not take its place unnoticed.
+    reader = Redis.from_url(
+        url,
+        retry=Retry(NoBackoff(), retries=0),
+        socket_timeout=BLOCK_SECONDS + ANSWER_SECONDS,
+        single_connection_client=True,
+        **options,
+    )
+    return RedisStreamHandler(commands, reader, settings.redis_stream_ttl_minutes * 60)
 
 
 def parse_cursor(cursor: str) -> str:
@@ -470,6 +499,20 @@ def _stream_key(conversation_id: str) -> str:
 
 def _runs_key(conversation_id: str) -> str:
     return f"agent-runs:{{{_stream_key(conversation_id)}}}"
+
+
+def _of_run(entries: list[StreamEvent], correlation_id: str | None) -> list[StreamEvent]:
+    return entries if correlation_id is None else [event for event in entries if event.correlation_id == correlation_id]
+
+
+def _ends(events: list[StreamEvent]) -> bool:
+    return any(event.is_terminal for event in events)
+
+
+def _after(cursor: str, entries: list[StreamEvent]) -> list[StreamEvent]:
+    if not entries or cursor_order(entries[0].id) > cursor_order(cursor):
+        return entries
+    return [entry for entry in entries if cursor_order(entry.id) > cursor_order(cursor)]
 
 
 def _runs(records: Mapping[str, str]) -> dict[str, Run]:

@@ -50,11 +50,12 @@ class OfflinePlanner(FunctionInvocationLayer[Any], BaseChatClient[Any]):
         return ChatResponse.from_update_generator(updates)
 
     async def _updates(self, messages: Sequence[Message], has_tools: bool) -> AsyncIterator[ChatResponseUpdate]:
-        trip = read_trip(message.text for message in messages if message.role == "user")
+        asked = [message.text for message in messages if message.role == "user"]
+        trip = read_trip(asked)
         reports = _tool_results(messages)
         response_id = f"offline-{uuid.uuid4().hex}"
         if trip.destination is not None and has_tools and not reports:
-            yield _update(response_id, _tool_calls(trip.destination, trip), "tool_calls")
+            yield _update(response_id, _tool_calls(trip.destination, trip, len(asked)), "tool_calls")
             return
         text = ask_for_destination() if trip.destination is None else write_plan(trip.destination, trip.days, reports)
         async for token in self._paced(_TOKEN.findall(text)):
@@ -86,10 +87,11 @@ def _update(response_id: str, contents: list[Content], finish_reason: Any = None
     )
 
 
-def _tool_calls(destination: str, trip: TripRequest) -> list[Content]:
+def _tool_calls(destination: str, trip: TripRequest, turn: int) -> list[Content]:
     return [
+        # An id names one call of the whole conversation, so it holds the turn.
         Content.from_function_call(
-            f"{tool.__name__}:{day}", tool.__name__, arguments={"destination": destination, "date": f"day {day}"}
+            f"{turn}:{tool.__name__}:{day}", tool.__name__, arguments={"destination": destination, "date": f"day {day}"}
         )
         for day in range(1, min(trip.days, MAX_DAYS) + 1)
         for tool in (get_weather_forecast, get_local_events)
@@ -97,7 +99,11 @@ def _tool_calls(destination: str, trip: TripRequest) -> list[Content]:
 
 
 def _tool_results(messages: Sequence[Message]) -> dict[str, str]:
-    """Return what the tools have answered since the newest message of the user's, by the id of the call."""
+    """Return what the tools have answered since the newest message of the user's, under ``<tool>:<day>``."""
     newest = max((position for position, message in enumerate(messages) if message.role == "user"), default=-1)
     contents = [content for message in messages[newest + 1 :] for content in message.contents]
-    return {str(content.call_id): str(content.result) for content in contents if content.type == "function_result"}
+    return {
+        str(content.call_id).partition(":")[2]: "" if content.exception else str(content.result)
+        for content in contents
+        if content.type == "function_result"
+    }

@@ -248,6 +248,29 @@ async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     assert [event.data for event in await frail.finish(response.json())] == ["started", "[DONE]"]
 
 
+async def test_a_follower_that_goes_away_is_forgotten_at_once(frail: App, redis: RedisProcess) -> None:
+    run = await frail.start_run(script(chunks=["a"], hangs_after=1))
+    client: Any = Redis.from_url(redis.url, decode_responses=True)
+    async with client:
+
+        async def streams_watched() -> int:
+            return int((await client.info("clients"))["total_blocking_keys"])
+
+        async def is_watched() -> bool:
+            return await streams_watched() == 1
+
+        async def is_forgotten() -> bool:
+            return await streams_watched() == 0
+
+        async with frail.client.stream("GET", run["stream_url"]) as response:
+            # Kept, for the response is closed with its iterator.
+            received = response.aiter_bytes()
+            await anext(received)
+            await eventually(is_watched)
+        await eventually(is_forgotten)
+    await frail.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
+
+
 async def test_a_deleted_conversation_is_forgotten(frail: App, model: ModelServer) -> None:
     run = await frail.start_run(script(chunks=["secret plan"]))
     path = f"/api/agent/conversations/{run['conversation_id']}"

@@ -4,12 +4,10 @@ import asyncio
 
 import httpx
 import pytest
-from redis.asyncio import Redis
 
 from tests.app import RUN_ROUTE, App, text_of
 from tests.model_server import ModelServer
 from tests.scripts import script
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -294,29 +292,6 @@ class TestIdempotencyKey:
         ]
 
         assert runs[0].json()["correlation_id"] != runs[1].json()["correlation_id"]
-
-
-async def test_a_follower_that_goes_away_frees_its_connection(app: App, redis_url: str) -> None:
-    run = await app.start_run(script(chunks=["a"], hangs_after=1))
-
-    async with Redis.from_url(redis_url, decode_responses=True) as redis:
-
-        async def blocked() -> int:
-            clients: list[dict[str, str]] = await redis.client_list()
-            return len([client for client in clients if client["cmd"] == "xread" and "b" in client["flags"]])
-
-        async def is_blocked() -> bool:
-            return await blocked() == 1
-
-        async def is_free() -> bool:
-            return await blocked() == 0
-
-        await eventually(is_free)
-        async with app.client.stream("GET", run["stream_url"]) as response:
-            await anext(response.aiter_bytes())
-            await eventually(is_blocked)
-        await eventually(is_free)
-    await app.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
 
 
 async def test_health_tells_of_redis_and_the_agents(app: App) -> None:

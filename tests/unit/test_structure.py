@@ -8,7 +8,8 @@ APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "agents").glob("*.py")]
 # From the composition root downward; a module imports only what stands below it.
 ORDER = """
 function_app http_api run_starter run_requests follower problems recovery conversations run_orchestration
-streaming_agent callbacks agents attempt_writer sse redis_stream_handler redis_scripts stream_text settings
+streaming_agent callbacks agents attempt_writer sse redis_stream_handler stream_watcher redis_scripts
+stream_text settings
 """.split()
 FOREIGN = {"azure", "azurefunctions", "agent_framework", "agent_framework_durabletask", "fastapi", "starlette"}
 

@@ -1,0 +1,154 @@
+"""One blocking read for all live followers of a process: it tells each what is new in its stream."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+# What a follower that does not keep up may have waiting for it; beyond this it reads from Redis at its own pace.
+MAX_BUFFERED_ENTRIES = 1000
+READ_ENTRIES = 500
+BLOCK_SECONDS = 10.0
+UNBLOCK_RETRY_SECONDS = 0.005
+
+Entry = TypeVar("Entry")
+
+
+class Subscription(Generic[Entry]):
+    """A follower's view of one stream: the entries that came since it subscribed.
+
+    Attributes:
+        behind: Whether entries were dropped because the follower did not keep up. It has to ``rejoin`` and then read
+            what it missed.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.behind = False
+        self._entries: deque[Entry] = deque()
+        self._error: RedisError | None = None
+        self._news = asyncio.Event()
+
+    def rejoin(self) -> None:
+        """Take part again, from now on."""
+        self.behind = False
+
+    async def next(self, seconds: float) -> list[Entry]:
+        """Return what has come, waiting for it; nothing after so many seconds, or when the follower is ``behind``.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        if not self._entries and self._error is None and not self.behind:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+        if self._error is not None:
+            raise self._error
+        entries = list(self._entries)
+        self._entries.clear()
+        return entries
+
+    def tell(self, entries: list[Entry]) -> None:
+        if self.behind:
+            return
+        if len(self._entries) + len(entries) > MAX_BUFFERED_ENTRIES:
+            self._entries.clear()
+            self.behind = True
+        else:
+            self._entries.extend(entries)
+        self._news.set()
+
+    def fail(self, error: RedisError) -> None:
+        self._error = error
+        self._news.set()
+
+
+class StreamWatcher(Generic[Entry]):
+    """Watches the streams that have subscriptions, over one connection.
+
+    Args:
+        reader: The client of the blocking read, with one connection.
+        commands: The client for all else.
+        decode: Makes an entry of what Redis answers: an id and its fields.
+    """
+
+    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+        self._reader = reader
+        self._commands = commands
+        self._decode = decode
+        self._subscriptions: dict[str, set[Subscription[Entry]]] = {}
+        self._cursors: dict[str, str] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._reader_id = 0
+        self._added = asyncio.Event()
+
+    def subscribe(self, key: str, cursor: str) -> Subscription[Entry]:
+        """Return a subscription to a stream. What came after the cursor before this call is the caller's to read."""
+        subscription: Subscription[Entry] = Subscription(key)
+        if key not in self._subscriptions:
+            self._cursors[key] = cursor
+            self._added.set()
+        self._subscriptions.setdefault(key, set()).add(subscription)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription[Entry]) -> None:
+        """End a subscription. The read goes on without its stream when nobody else follows it."""
+        subscriptions = self._subscriptions.get(subscription.key, set())
+        subscriptions.discard(subscription)
+        if not subscriptions:
+            self._subscriptions.pop(subscription.key, None)
+            self._cursors.pop(subscription.key, None)
+        if not self._subscriptions and self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    async def _watch(self) -> None:
+        try:
+            self._reader_id = await self._reader.client_id()
+            while True:
+                await self._read()
+        except RedisError as error:
+            self._fail(error)
+
+    async def _read(self) -> None:
+        """Read once, and anew as soon as a stream is added."""
+        self._added.clear()
+        reading = asyncio.create_task(self._xread(dict(self._cursors)))
+        adding = asyncio.create_task(self._added.wait())
+        try:
+            await asyncio.wait([reading, adding], return_when=asyncio.FIRST_COMPLETED)
+            while not reading.done():
+                # It may not have begun to block yet, so it is asked again until it has ended.
+                await self._commands.client_unblock(self._reader_id)
+                await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
+            self._tell(await reading)
+        finally:
+            adding.cancel()
+            reading.cancel()
+
+    async def _xread(self, cursors: Any) -> Any:
+        return await self._reader.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))
+
+    def _tell(self, answer: Any) -> None:
+        for key, entries in answer or []:
+            if key in self._cursors:
+                self._cursors[key] = entries[-1][0]
+                told = [self._decode(*entry) for entry in entries]
+                for subscription in self._subscriptions[key]:
+                    subscription.tell(told)
+
+    def _fail(self, error: RedisError) -> None:
+        subscriptions = [each for of_key in self._subscriptions.values() for each in of_key]
+        self._subscriptions.clear()
+        self._cursors.clear()
+        self._watching = None
+        for subscription in subscriptions:
+            subscription.fail(error)
