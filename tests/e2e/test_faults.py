@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,27 @@ async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
     await assert_told_all(frail, run, following, "".join(LONG))
     [reset] = [json.loads(event.data) for event in following.events if event.event == "reset"]
     assert reset == {"correlation_id": run["correlation_id"], "reason": "attempt"}
+
+
+async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> None:
+    run = await frail.start_run(script(chunks=["the ", "answer"], delay_seconds=0.3))
+    await anext(frail.follow(run["stream_url"]))
+    # Whoever holds the write lock of the durable state keeps the runtime from committing anything.
+    durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
+    durable_state.execute("BEGIN IMMEDIATE")
+
+    async def has_answered() -> bool:
+        return "Operation run completed successfully" in frail.host.log
+
+    await eventually(has_answered)
+    uncommitted = await frail.events(run["stream_url"], {"follow": "false"})
+    durable_state.execute("ROLLBACK")
+    events = await frail.finish(run)
+    messages = (await frail.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
+
+    assert [event.data for event in uncommitted] == ["the ", "answer"]
+    assert [event.event for event in events] == ["message", "message", "done"]
+    assert messages[-1]["text"] == "the answer"
 
 
 async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: App, redis: RedisProcess) -> None:
