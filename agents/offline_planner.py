@@ -44,21 +44,21 @@ class OfflinePlanner(FunctionInvocationLayer[Any], BaseChatClient[Any]):
     def _inner_get_response(
         self, *, messages: Sequence[Message], stream: bool, options: Mapping[str, Any], **kwargs: Any
     ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
-        updates = self._updates(messages, bool(options.get("tools")))
+        updates = self._updates(messages, _callable_tools(options))
         if stream:
             return ResponseStream(updates, finalizer=ChatResponse.from_updates)
         return ChatResponse.from_update_generator(updates)
 
-    async def _updates(self, messages: Sequence[Message], has_tools: bool) -> AsyncIterator[ChatResponseUpdate]:
+    async def _updates(self, messages: Sequence[Message], tools: list[str]) -> AsyncIterator[ChatResponseUpdate]:
         asked = [message.text for message in messages if message.role == "user"]
         trip = read_trip(asked)
-        reports = _tool_results(messages)
+        results = _tool_results(messages)
         response_id = f"offline-{uuid.uuid4().hex}"
-        if trip.destination is not None and has_tools and not reports:
-            yield _update(response_id, _tool_calls(trip.destination, trip, len(asked)), "tool_calls")
+        if trip.destination is not None and tools and not results:
+            yield _update(response_id, _tool_calls(trip.destination, trip, tools, len(asked)), "tool_calls")
             return
-        text = ask_for_destination() if trip.destination is None else write_plan(trip.destination, trip.days, reports)
-        async for token in self._paced(_TOKEN.findall(text)):
+        text = ask_for_destination() if trip.destination is None else write_plan(trip.destination, trip, results)
+        async for token in self._paced(split_tokens(text)):
             yield _update(response_id, [Content.from_text(token)])
         yield _update(response_id, [], "stop")
 
@@ -75,6 +75,11 @@ class OfflinePlanner(FunctionInvocationLayer[Any], BaseChatClient[Any]):
             yield token
 
 
+def split_tokens(text: str) -> list[str]:
+    """Return the words of a text, each with the whitespace around it; joined, they are the text."""
+    return _TOKEN.findall(text)
+
+
 def _update(response_id: str, contents: list[Content], finish_reason: Any = None) -> ChatResponseUpdate:
     return ChatResponseUpdate(
         contents=contents,
@@ -87,19 +92,32 @@ def _update(response_id: str, contents: list[Content], finish_reason: Any = None
     )
 
 
-def _tool_calls(destination: str, trip: TripRequest, turn: int) -> list[Content]:
+def _callable_tools(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the planner's tools among those that this call may use."""
+    choice = options.get("tool_choice")
+    if (choice.get("mode") if isinstance(choice, Mapping) else choice) == "none":
+        return []
+    offered = {getattr(tool, "name", None) for tool in options.get("tools") or ()}
+    return [tool.__name__ for tool in (get_weather_forecast, get_local_events) if tool.__name__ in offered]
+
+
+def _tool_calls(destination: str, trip: TripRequest, tools: list[str], turn: int) -> list[Content]:
+    when = f" in {trip.month}" if trip.month else ""
     return [
         # An id names one call of the whole conversation, so it holds the turn.
         Content.from_function_call(
-            f"{turn}:{tool.__name__}:{day}", tool.__name__, arguments={"destination": destination, "date": f"day {day}"}
+            f"{turn}:{tool}:{day}", tool, arguments={"destination": destination, "date": f"day {day}{when}"}
         )
         for day in range(1, min(trip.days, MAX_DAYS) + 1)
-        for tool in (get_weather_forecast, get_local_events)
+        for tool in tools
     ]
 
 
 def _tool_results(messages: Sequence[Message]) -> dict[str, str]:
-    """Return what the tools have answered since the newest message of the user's, under ``<tool>:<day>``."""
+    """Return what the tools have answered since the newest message of the user's, under ``<tool>:<day>``.
+
+    The answer of a call that failed is empty.
+    """
     newest = max((position for position, message in enumerate(messages) if message.role == "user"), default=-1)
     contents = [content for message in messages[newest + 1 :] for content in message.contents]
     return {

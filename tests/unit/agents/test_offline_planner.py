@@ -1,10 +1,14 @@
 import asyncio
+import time
 from typing import Any
 
 import pytest
-from agent_framework import AgentResponse, Message
+from agent_framework import Agent, AgentResponse, Content, Message
+from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMixin
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agents.offline_planner import OfflinePlanner
+from agents.offline_planner import TOKENS_PER_TURN, OfflinePlanner, split_tokens
 from agents.travel_planner import create_travel_planner
 from agents.travel_tools import get_local_events, get_weather_forecast
 from agents.trip_plan import ask_for_destination
@@ -62,6 +66,98 @@ async def test_a_follow_up_uses_the_conversation_so_far() -> None:
     assert get_weather_forecast("Tokyo", "day 5").removesuffix(" (sample data)") in "".join(texts)
 
 
+class InMemoryState(AgentEntityStateProviderMixin):
+    """Keeps the state as the durable runtime does: as what it serializes to."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def _get_state_dict(self) -> dict[str, Any]:
+        return self.kept
+
+    def _set_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state
+        self._state_cache = None
+
+    def _get_session_id_from_entity(self) -> str:
+        return "conversation"
+
+
+async def test_the_history_that_the_durable_entity_replays_is_understood() -> None:
+    entity = AgentEntity(create_travel_planner(OfflinePlanner(FAST)), state_provider=InMemoryState())
+    titles = []
+    contents: list[Content] = []
+    for number, message in enumerate(["Plan a 3-day trip to Tokyo", "make it five days", "what about Rome instead?"]):
+        response = await entity.run({"message": message, "correlationId": str(number)})
+        titles.append(answer_text(response).partition("\n")[0])
+        contents += [content for message in response.messages for content in message.contents]
+
+    assert titles == ["# 3 days in Tokyo", "# 5 days in Tokyo", "# 5 days in Rome"]
+    assert get_weather_forecast("Rome", "day 1").removesuffix(" (sample data)") in answer_text(response)
+    call_ids = [content.call_id for content in contents if content.type == "function_call"]
+    assert len(call_ids) == len(set(call_ids)) == 2 * (3 + 5 + 5)
+
+
+async def test_the_month_reaches_the_tools_and_the_plan() -> None:
+    texts, _ = await stream("Plan a 2-day trip to Oslo in January")
+
+    plan = "".join(texts)
+    assert plan.startswith("# 2 days in Oslo (January)\n")
+    assert get_weather_forecast("Oslo", "day 2 in January").removesuffix(" (sample data)") in plan
+
+
+@pytest.mark.parametrize("choice", ["none", {"mode": "none"}])
+async def test_it_calls_no_tool_where_it_may_not(choice: Any) -> None:
+    agent = create_travel_planner(OfflinePlanner(FAST))
+
+    response = await agent.run("Plan a 2-day trip to Oslo", options={"tool_choice": choice})
+
+    assert len(response.messages) == 1
+    assert response.text.startswith("# 2 days in Oslo")
+    assert "Weather" not in response.text
+    assert "sample data" not in response.text
+
+
+async def test_it_calls_only_the_tools_it_is_offered() -> None:
+    response = await Agent(OfflinePlanner(FAST), tools=[get_local_events]).run("Plan a 1-day trip to Oslo")
+
+    names = [content.name for content in response.messages[0].contents]
+    assert names == ["get_local_events"]
+    assert "What's on" in response.text
+    assert "Weather" not in response.text
+
+
+@pytest.mark.parametrize("others", [[], [get_local_events]])
+async def test_a_tool_that_fails_leaves_the_plan_whole(others: list[Any]) -> None:
+    def get_weather_forecast(destination: str, date: str) -> str:
+        raise ConnectionError("the weather service is away")
+
+    response = await Agent(OfflinePlanner(FAST), tools=[get_weather_forecast, *others]).run("Plan 2 days in Oslo")
+
+    assert "## Day 2:" in response.text
+    assert ("What's on" in response.text) == bool(others)
+    assert ("sample data" in response.text) == bool(others)
+    assert "Weather" not in response.text
+    assert "Error" not in response.text
+
+
+async def test_the_same_conversation_has_the_same_answer_and_another_place_another_one() -> None:
+    first, again, other = [
+        "".join((await stream(f"Plan a 5-day trip to {place}"))[0]) for place in ("Tokyo", "Tokyo", "Lima")
+    ]
+
+    assert first == again
+    titles = [[line for line in plan.splitlines() if line.startswith("## ")] for plan in (first, other)]
+    assert titles[0] != titles[1]
+
+
+async def test_the_longest_plan_repeats_no_day() -> None:
+    texts, _ = await stream(f"Plan a {MAX_DAYS}-day trip to Peru")
+
+    titles = [line.partition(": ")[2] for line in "".join(texts).splitlines() if line.startswith("## ")]
+    assert len(set(titles)) == MAX_DAYS
+
+
 async def test_without_a_destination_it_asks_for_one() -> None:
     texts, response = await stream("Hello there")
 
@@ -73,7 +169,7 @@ async def test_more_days_than_can_be_planned_are_told() -> None:
     texts, _ = await stream("Plan a 30-day trip to Peru")
 
     plan = "".join(texts)
-    assert f"You asked for 30 days; I plan at most {MAX_DAYS}" in plan
+    assert f"You asked for more than I plan at once, so here are the first {MAX_DAYS} days." in plan
     assert plan.count("## Day ") == MAX_DAYS
 
 
@@ -102,10 +198,45 @@ async def test_it_keeps_its_pace_by_the_loops_clock(monkeypatch: pytest.MonkeyPa
     assert slept[-1] == pytest.approx((len(texts) - 1) / 10, abs=0.05)
 
 
-async def test_cancelling_it_stops_it() -> None:
+async def test_a_pace_beyond_the_timers_is_not_slowed_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr("agents.offline_planner.asyncio.sleep", note)
+    start = time.perf_counter()
+
+    texts, _ = await stream(f"Plan a {MAX_DAYS}-day trip to Peru", tokens_per_second=FAST)
+
+    assert set(slept) == {0}
+    assert len(slept) == -(-len(texts) // TOKENS_PER_TURN)
+    # The machine may be slow, but a sleep of a millisecond for each token would take longer still.
+    assert time.perf_counter() - start < len(texts) / 1000
+
+
+@given(st.text())
+def test_the_tokens_of_any_text_are_the_text(text: str) -> None:
+    tokens = split_tokens(text)
+
+    assert "".join(tokens) == text
+    assert all(tokens)
+
+
+async def test_cancelling_it_between_two_tokens_stops_it() -> None:
+    said = asyncio.Event()
+
+    async def plan() -> None:
+        agent = create_travel_planner(OfflinePlanner(tokens_per_second=0.01))
+        async for update in agent.run("Plan a 14-day trip to Peru", stream=True):
+            if update.text:
+                said.set()
+
     async with asyncio.timeout(5):
-        planning = asyncio.create_task(stream("Plan a 14-day trip to Peru", tokens_per_second=0.1))
-        await asyncio.sleep(0)
+        planning = asyncio.create_task(plan())
+        await said.wait()
         planning.cancel()
         with pytest.raises(asyncio.CancelledError):
             await planning
