@@ -177,7 +177,8 @@ FINISH = (
     + """
 local status, event, data, unstarted, compare = ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
 local run = load() or lost_run()
-if not is_open(run) or (unstarted and run.attempt > 0) then return run.status end
+-- Of a run that was lost nobody knows whether an attempt had begun.
+if not is_open(run) or (unstarted and (run.attempt > 0 or run.lost)) then return run.status end
 
 local function streamed()
   local chunks, after = {}, run.from
@@ -216,9 +217,9 @@ return status
 CANCEL = (
     _PRELUDE
     + """
-local run = load()
-if not run then return '' end
-local status = run.status
+local known = load()
+local run = known or lost_run()
+local status = known and known.status or ''
 if is_open(run) then
   run.status = 'cancelling'
   save(run)

@@ -254,7 +254,7 @@ class RedisStreamHandler:
         return await self._finish(conversation_id, correlation_id, outcome, unstarted=False, answer=answer)
 
     async def end_unstarted(self, conversation_id: str, *, correlation_id: str, outcome: Outcome) -> RunStatus:
-        """End a run of which no attempt has begun; any other stays as it is. One that failed can be accepted again.
+        """End a run of which certainly no attempt has begun. One that failed so can be accepted again.
 
         Returns:
             The run's status.
@@ -281,7 +281,7 @@ class RedisStreamHandler:
         """Ask an open run to end; its writer learns it from its next append.
 
         Returns:
-            The run's status before, or None where Redis does not know it.
+            The run's status before, or None where Redis did not know it.
         """
         status = await self._run_script(redis_scripts.CANCEL, conversation_id, correlation_id)
         return RunStatus(status) if status else None

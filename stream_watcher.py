@@ -2,17 +2,19 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 # What a follower that does not keep up may have waiting for it; beyond this it reads from Redis at its own pace.
 MAX_BUFFERED_ENTRIES = 1000
 READ_ENTRIES = 500
 BLOCK_SECONDS = 10.0
+UNBLOCK_SECONDS = 2.0
 UNBLOCK_RETRY_SECONDS = 0.005
 
 Entry = TypeVar("Entry")
@@ -125,7 +127,10 @@ class StreamWatcher(Generic[Entry]):
         adding = asyncio.create_task(self._added.wait())
         try:
             await asyncio.wait([reading, adding], return_when=asyncio.FIRST_COMPLETED)
+            deadline = time.monotonic() + UNBLOCK_SECONDS
             while not reading.done():
+                if time.monotonic() > deadline:
+                    raise ConnectionError("the blocking read does not end")
                 # It may not have begun to block yet, so it is asked again until it has ended.
                 await self._commands.client_unblock(self._reader_id)
                 await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)

@@ -19,6 +19,7 @@ from redis_stream_handler import (
     UnknownRunError,
     Verdict,
     get_stream_handler,
+    now_ms,
     parse_cursor,
     split_answer,
 )
@@ -308,11 +309,18 @@ async def test_a_cancelled_run_that_begins_all_the_same_is_told_at_once(
     assert (await handler.begin_attempt(conversation_id, correlation_id))[0] is Verdict.CANCEL
 
 
-async def test_cancelling_an_unknown_run_changes_nothing(
+async def test_a_cancelled_run_that_redis_lost_is_told_so_and_ended_by_its_attempt(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     assert await handler.cancel_run(conversation_id, correlation_id) is None
-    assert await handler.runs(conversation_id) == {}
+
+    ended = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=CANCELLED)
+    late = await handler.write_chunk(conversation_id, "b", 1, correlation_id=correlation_id, attempt=now_ms())
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="ab")
+
+    assert ended is RunStatus.CANCELLING, "an attempt may have begun before the loss"
+    assert late is Verdict.CANCEL
+    assert told(await read(handler, conversation_id))[-2:] == [("message", "ab"), ("cancelled", "[CANCELLED]")]
 
 
 async def test_of_many_requests_one_gets_to_start_the_run(
