@@ -58,6 +58,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._capacity = dict(capacity)
+        self._free_threads = invoker.thread_count
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of the store on its thread."""
@@ -101,6 +102,8 @@ class Engine:
             self._capacity[Trigger.ORCHESTRATION],
             self._capacity[Trigger.ACTIVITY],
             self._capacity[Trigger.ENTITY],
+            # Work that would have to wait for a thread here is better left to another host.
+            self._free_threads,
         )
         for orchestration in work.orchestrations:
             self._spawn(Trigger.ORCHESTRATION, orchestration.claim, self._run_episode(orchestration))
@@ -120,6 +123,7 @@ class Engine:
 
     def _spawn(self, trigger: Trigger, claim: int, work: Coroutine[Any, Any, None]) -> None:
         self._capacity[trigger] -= 1
+        self._free_threads -= 1
         task = asyncio.create_task(self._attempt(trigger, claim, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -133,6 +137,7 @@ class Engine:
             await self.call(self.store.release, claim)
         finally:
             self._capacity[trigger] += 1
+            self._free_threads += 1
             self.wake()
 
     async def _run_episode(self, work: OrchestrationWork) -> None:

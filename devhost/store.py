@@ -136,14 +136,18 @@ class Store:
 
     # Claims
 
-    def claim(self, orchestrations: int, activities: int, entities: int) -> Work:
-        """Claim up to so many ready pieces of work of each kind."""
+    def claim(self, orchestrations: int, activities: int, entities: int, total: int | None = None) -> Work:
+        """Claim up to so many ready pieces of work of each kind, and in total."""
         now = time.time()
         wanted = ((READY_INSTANCES, orchestrations), (READY_ACTIVITIES, activities), (READY_ENTITIES, entities))
         if not any(self._ready(query, now, limit) for query, limit in wanted):
             return Work([], [], [], self._next_due(now))
         with self._transaction():
             ready = [self._ready(query, now, limit) for query, limit in wanted]
+            for keys in ready:
+                if total is not None:
+                    del keys[max(0, total) :]
+                    total -= len(keys)
             return Work(
                 [self._claim_orchestration(key, now) for key in ready[0]],
                 [self._claim_activity(key) for key in ready[1]],
