@@ -12,6 +12,10 @@ from redis.exceptions import RedisError
 from redis_stream_handler import Chunk, RedisStreamHandler, Verdict, get_stream_handler, now_ms
 from stream_text import TextNormalizer
 
+# A model that is faster than Redis is slowed down beyond this.
+HIGH_WATER_CHARACTERS = 100_000
+DRAIN_SECONDS = 5.0
+# While Redis does not answer nobody is slowed down, so beyond this chunks are dropped.
 MAX_PENDING_CHARACTERS = 1_000_000
 MAX_BATCH_CHUNKS = 256
 # A silent model's run is kept alive, and its cancellation noticed, this often.
@@ -51,6 +55,8 @@ class AttemptWriter:
         self._in_order_until = time.monotonic() + BEGIN_SECONDS
         self._attempt: int | None = None
         self._sequence = 0
+        self._answered = True
+        self._drained = asyncio.Event()
         self._begun = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -73,6 +79,14 @@ class AttemptWriter:
         """Take over a chunk. This only queues it: it does not wait and does not raise."""
         self._queue(self._normalizer.feed(text))
 
+    async def drain(self) -> None:
+        """Wait while too much is pending and Redis answers, which keeps memory bounded at the pace of Redis."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self._pending_characters > HIGH_WATER_CHARACTERS and self._answered:
+                    self._drained.clear()
+                    await self._drained.wait()
+
     async def close(self) -> None:
         """Append what is pending and end the writer, within ``FLUSH_SECONDS``."""
         self._queue(self._normalizer.feed("", last=True))
@@ -92,6 +106,7 @@ class AttemptWriter:
         if self._pending_characters + len(text) > MAX_PENDING_CHARACTERS:
             self._overflowed = True
             self._pending.clear()
+            self._pending_characters = 0
             self._log(logging.WARNING, "chunks overflow; the end of the run repairs the stream")
             return
         self._pending.append(Chunk(text, now_ms()))
@@ -103,7 +118,10 @@ class AttemptWriter:
         while self.verdict is not Verdict.STOP:
             try:
                 self._obey(await self._round_trip())
+                self._answered = True
             except RedisError as error:
+                self._answered = False
+                self._drained.set()
                 if retry_seconds == FIRST_RETRY_SECONDS:
                     self._log(logging.WARNING, "Redis does not answer, chunks wait: %s", type(error).__name__)
                 await asyncio.sleep(retry_seconds)
@@ -126,15 +144,18 @@ class AttemptWriter:
         self._sequence += len(batch)
         for _ in range(min(len(batch), len(self._pending))):
             self._pending_characters -= len(self._pending.popleft().text)
+        self._drained.set()
         return verdict
 
     async def _begin(self, handler: RedisStreamHandler) -> Verdict:
-        verdict, attempt = await handler.begin_attempt(
-            self._conversation_id, self._correlation_id, in_order=time.monotonic() < self._in_order_until
-        )
-        if verdict is Verdict.WAIT:
-            await asyncio.sleep(ORDER_POLL_SECONDS)
-            return await self._begin(handler)
+        verdict = Verdict.WAIT
+        while verdict is Verdict.WAIT:
+            in_order = time.monotonic() < self._in_order_until
+            verdict, attempt = await handler.begin_attempt(
+                self._conversation_id, self._correlation_id, in_order=in_order
+            )
+            if verdict is Verdict.WAIT:
+                await asyncio.sleep(ORDER_POLL_SECONDS)
         self._attempt = attempt
         self._begun.set()
         return verdict

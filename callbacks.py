@@ -39,6 +39,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
             writer = await self._begin(context)
         if writer is not None and update.text:
             writer.write(update.text)
+            await writer.drain()
 
     async def on_agent_response(self, response: AgentResponse, context: AgentCallbackContext) -> None:
         """End the stream, when it is this callback that does."""

@@ -4,6 +4,7 @@ The format is that of WHATWG HTML, section 9.2.5 and 9.2.6: https://html.spec.wh
 """
 
 import re
+from functools import lru_cache
 
 from redis_stream_handler import StreamEvent
 
@@ -15,6 +16,8 @@ HEARTBEAT = b": heartbeat\n"
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
+# Followers of one stream are sent the same events, each encoded once for all of them.
+@lru_cache(maxsize=4096)
 def encode(event: StreamEvent) -> bytes:
     """Return the event on the wire: CR and CRLF in its text arrive as LF, all else is exact."""
     data = "".join(f"data: {line}\n" for line in _LINE_BREAK.split(event.text))

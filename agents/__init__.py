@@ -1,4 +1,8 @@
-"""The agents of the app. A new agent is one file in this folder and one line in ``create_agents``."""
+"""The agents of the app. A new agent is one file in this folder and one line in ``create_agents``.
+
+Nothing here may import ``azure.durable_functions``: it looks for OpenAI's package of the same name, and so imports this
+one while it is itself being imported.
+"""
 
 from agent_framework import SupportsAgentRun
 

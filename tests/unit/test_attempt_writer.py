@@ -109,6 +109,25 @@ async def test_promise_8_bounded_what_overflows_is_dropped_and_repaired(
     assert (repaired, done) == (("message", answer), ("done", "[DONE]"))
 
 
+async def test_promise_8_bounded_a_model_faster_than_redis_is_slowed_down(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_writer, "HIGH_WATER_CHARACTERS", 100)
+    monkeypatch.setattr(attempt_writer, "MAX_PENDING_CHARACTERS", 150)
+    writer = AttemptWriter(conversation_id, correlation_id)
+    await writer.start()
+    chunks = [f"{number} " for number in range(3000)]
+
+    for chunk in chunks:
+        writer.write(chunk)
+        await writer.drain()
+    await writer.close()
+
+    assert "".join(text for event, text in await streamed(handler, conversation_id) if event == "message") == "".join(
+        chunks
+    )
+
+
 async def test_the_writer_ends_with_the_task_that_started_it(
     settings: object, conversation_id: str, correlation_id: str
 ) -> None:

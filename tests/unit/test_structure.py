@@ -39,6 +39,11 @@ def test_the_app_does_not_know_the_embedded_host() -> None:
         assert "devhost" not in path.read_text(encoding="utf-8"), path
 
 
+def test_the_agents_do_not_import_what_imports_them() -> None:
+    for path in (REPOSITORY / "agents").glob("*.py"):
+        assert "import azure.durable_functions" not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_stream_knows_nothing_of_functions_agents_and_http() -> None:
     for name in ("redis_stream_handler", "redis_scripts", "sse", "stream_text"):
         assert not imported(REPOSITORY / f"{name}.py") & FOREIGN, name
