@@ -76,7 +76,7 @@ class _HttpApi:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
         request = await parse_run_request(req, self._settings.max_message_bytes)
         async with await get_stream_handler() as handler:
-            starter = RunStarter(handler, client, self._settings.run_timeout_seconds)
+            starter = RunStarter(handler, client, self._agents, self._settings.run_timeout_seconds)
             run = await starter.start(agent, request)
             if request.wait_for_response:
                 finished = await self._wait_for(handler, client, run)

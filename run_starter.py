@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import azure.durable_functions as df
 
 from conversations import DurableUnavailableError, durable_call, read_run
+from recovery import restore_stream
 from redis_stream_handler import START_CLAIM_MS, RedisStreamHandler
 from run_orchestration import ORCHESTRATION, RunInput
 from run_requests import RunRequest
@@ -27,11 +28,13 @@ class RunStarter:
     Args:
         handler: The stream handler of the running event loop.
         client: The durable client of the request.
+        agents: The names of all agents.
         timeout_seconds: When the run timer ends a run.
     """
 
     handler: RedisStreamHandler
     client: df.DurableOrchestrationClient
+    agents: list[str]
     timeout_seconds: float
 
     async def start(self, agent: str, request: RunRequest) -> RunInput:
@@ -46,7 +49,7 @@ class RunStarter:
         """
         if request.idempotency_key is None:
             run = self._run(agent, request, str(uuid.uuid4()), request.conversation_id or str(uuid.uuid4()))
-            claim = await self.handler.accept_run(run.conversation_id, run.correlation_id, agent)
+            claim = await self._accept(run, is_new=request.conversation_id is None)
             await self._start_claimed(run, claim or "")
             return run
         return await self._start_once(agent, request, request.idempotency_key)
@@ -68,10 +71,16 @@ class RunStarter:
             if claim is not None:
                 await self._start_claimed(run, claim)
                 return run
-            claim = await self.handler.accept_run(conversation_id, correlation_id, agent)
+            claim = await self._accept(run, is_new=request.conversation_id is None)
             if claim is None:
                 await asyncio.sleep(OTHER_STARTER_POLL_SECONDS)
         raise DurableUnavailableError
+
+    async def _accept(self, run: RunInput, *, is_new: bool) -> str | None:
+        if not is_new and not await self.handler.runs(run.conversation_id):
+            # Without what expired before, the conversation's stream would seem to begin with this run.
+            await restore_stream(self.handler, self.client, self.agents, run.conversation_id, None)
+        return await self.handler.accept_run(run.conversation_id, run.correlation_id, run.agent)
 
     async def _start_claimed(self, run: RunInput, claim: str) -> None:
         try:

@@ -224,6 +224,27 @@ async def test_promise_7_expired_is_not_gone(frail: App, stream: RedisStreamHand
     assert await frail.events(run["stream_url"], {"cursor": restored[0][1].id}) == restored[0][2:]
 
 
+async def test_a_message_to_an_expired_conversation_does_not_hide_what_was_said_before(
+    frail: App, stream: RedisStreamHandler
+) -> None:
+    first = await frail.start_run(script(chunks=["one ", "one"]))
+    conversation_id = first["conversation_id"]
+    before = await frail.finish(first)
+
+    async def has_expired() -> bool:
+        return await stream.runs(conversation_id) == {}
+
+    await eventually(has_expired)
+    second = await frail.start_run(script(chunks=["two"]), conversation_id=conversation_id)
+    await frail.finish(second)
+
+    path = f"/api/agent/stream/{conversation_id}"
+    for params in ({}, {"cursor": before[0].id}):
+        events = await frail.events(path, params)
+        assert [event.data for event in events[1:]] == ["one one", "[DONE]", "two", "[DONE]"]
+        assert json.loads(events[0].data) == {"correlation_id": first["correlation_id"], "reason": "expired"}
+
+
 async def test_a_cursor_older_than_what_was_trimmed_gets_the_trimmed_runs_first(
     frail: App, stream: RedisStreamHandler
 ) -> None:
