@@ -37,6 +37,9 @@ lint: $(READY) ## ruff and mypy (strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(READY) ## measure against the reference pattern, and print a table
+	$(BIN)/python -m benchmarks
+
 func: $(READY) ## the same app on the real Functions host (needs func, Azurite and Redis)
 	@command -v func >/dev/null || { echo "func is not installed: see 'Run on the real Functions host' in README.md" >&2; exit 1; }
 	. $(BIN)/activate && func start --port $(PORT)

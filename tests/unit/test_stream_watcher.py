@@ -37,30 +37,30 @@ async def connections(redis_url: str) -> list[dict[str, str]]:
         return clients
 
 
-async def test_promise_8_bounded_one_connection_reads_for_all_followers(
-    handler: RedisStreamHandler, redis_url: str, conversation_id: str
-) -> None:
-    before = len(await connections(redis_url))
-    names = [f"{conversation_id}-{number}" for number in range(10)]
-    attempts = {name: await begin(handler, name) for name in names}
-    received: list[tuple[str, list[str]]] = [(name, []) for name in names * 20]
-    following = [asyncio.create_task(follow(handler, name, texts)) for name, texts in received]
+async def test_promise_8_bounded_one_connection_reads_for_all_followers(tmp_path: Path, conversation_id: str) -> None:
+    with RedisProcess(tmp_path / "redis") as redis:
+        handler = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
+        names = [f"{conversation_id}-{number}" for number in range(10)]
+        attempts = {name: await begin(handler, name) for name in names}
+        received: list[tuple[str, list[str]]] = [(name, []) for name in names * 20]
+        following = [asyncio.create_task(follow(handler, name, texts)) for name, texts in received]
 
-    async def all_watch() -> bool:
-        return sum(map(len, handler._watcher._subscriptions.values())) == len(received)
+        async def all_watch() -> bool:
+            return sum(map(len, handler._watcher._subscriptions.values())) == len(received)
 
-    await eventually(all_watch)
-    for start in range(0, 100, 10):
+        await eventually(all_watch)
+        for start in range(0, 100, 10):
+            for name in names:
+                await write(handler, name, attempts[name], range(start, start + 10))
+        clients = await connections(redis.url)
         for name in names:
-            await write(handler, name, attempts[name], range(start, start + 10))
-    now = await connections(redis_url)
-    for name in names:
-        await handler.write_completion(name, correlation_id="run")
-    await asyncio.gather(*following)
+            await handler.write_completion(name, correlation_id="run")
+        await asyncio.gather(*following)
+        await handler.aclose()
 
     assert all(texts == [*map(str, range(100)), "[DONE]"] for _, texts in received)
-    assert len([client for client in now if client["cmd"] == "xread"]) == 1
-    assert len(now) - before <= 8
+    assert len([client for client in clients if client["cmd"] == "xread"]) == 1
+    assert len(clients) <= 8
 
 
 async def test_a_slow_follower_misses_nothing_and_holds_up_nobody(
