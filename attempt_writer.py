@@ -83,7 +83,7 @@ class AttemptWriter:
         """Wait while too much is pending and Redis answers, which keeps memory bounded at the pace of Redis."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                while self._pending_characters > HIGH_WATER_CHARACTERS and self._answered:
+                while self._pending_characters > HIGH_WATER_CHARACTERS and self._answered and self._is_writing:
                     self._drained.clear()
                     await self._drained.wait()
 
@@ -95,6 +95,10 @@ class AttemptWriter:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=FLUSH_SECONDS)
             self._abandon()
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _abandon(self, _owner: object = None) -> None:
         if self._task is not None:

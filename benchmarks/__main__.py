@@ -37,18 +37,17 @@ async def append_figure(url: str, handler: RedisStreamHandler, runs: int, chunks
     """Chunks appended per second, by so many runs at once."""
 
     async def ours() -> float:
-        writers = [AttemptWriter(next(names), "run") for _ in range(runs)]
-        await asyncio.gather(*(writer.start() for writer in writers))
         start = time.perf_counter()
 
         async def write(writer: AttemptWriter) -> None:
+            await writer.start()
             for _ in range(chunks):
                 writer.write(TEXT)
                 await writer.drain()
                 await asyncio.sleep(0)
             await writer.close()
 
-        await asyncio.gather(*map(write, writers))
+        await asyncio.gather(*(write(AttemptWriter(next(names), "run")) for _ in range(runs)))
         return runs * chunks / (time.perf_counter() - start)
 
     async def theirs() -> float:
