@@ -63,12 +63,13 @@ class Follower:
         while (seconds_left := deadline - time.monotonic()) > 0:
             try:
                 async for events in self._read(cursor, seconds_left):
+                    silent = begun and not events
+                    begun = True
                     if events:
                         cursor = events[-1].id
-                    elif begun:
-                        await self._settle()
-                    begun = True
                     yield events
+                    if silent:
+                        await self._settle()
                 return
             except UnknownRunError:
                 if not begun:
