@@ -1,6 +1,7 @@
 """The server-side scripts: each checks the run and changes its stream in one atomic step.
 
-Every script takes ``KEYS = [stream, runs]`` and ``ARGV = [ttl_ms, correlation_id, ...]``. The runs hash holds one
+Every script takes ``KEYS = [stream, runs]`` and ``ARGV = [ttl_ms, correlation_id, ...]``; a third key, where Redis is a
+cluster, is the channel on which the stream's watchers are told that there may be news. The runs hash holds one
 JSON record per run, under its correlation_id:
 
 ``status``    queued, running, cancelling; or ended: completed, failed, cancelled, timed_out
@@ -30,6 +31,7 @@ local function save(run)
   redis.call('HSET', runs, correlation_id, cjson.encode(run))
   redis.call('PEXPIRE', runs, ttl)
   redis.call('PEXPIRE', stream, ttl)
+  if KEYS[3] then redis.call('SPUBLISH', KEYS[3], '') end
 end
 
 local function is_open(run)

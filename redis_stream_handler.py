@@ -7,6 +7,7 @@ Keys of the conversation ``abc``, in one cluster slot:
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import re
@@ -20,15 +21,17 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 import redis_scripts
+from cluster_watcher import ClusterWatcher, cluster_errors
 from settings import Settings, load_settings
-from stream_watcher import BLOCK_SECONDS, StreamWatcher, Subscription
+from stream_watcher import BLOCK_SECONDS, BlockingReadWatcher, Subscription
 
 FIRST_CURSOR = "0-0"
 PAGE_ENTRIES = 500
@@ -38,8 +41,9 @@ ANSWER_CHUNK_CHARACTERS = 4_000
 START_CLAIM_MS = 10_000
 # A Redis that takes longer to answer is taken for dead.
 ANSWER_SECONDS = 5.0
-# For commands that answer at once a few connections carry the load of many callers, who wait for a free one.
-MAX_CONNECTIONS = 6
+# For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
+# of the blocking read and of its waking, a process with two event loops has 8 connections at most.
+MAX_COMMANDS_AT_ONCE = 3
 
 _CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _MAX_CURSOR_PART = 2**64 - 1
@@ -163,16 +167,22 @@ class RedisStreamHandler:
 
     Args:
         commands: The client for commands that answer at once.
-        reader: The client of the one blocking read that serves all followers, with one connection.
+        watcher: Tells all followers what is new. That of a cluster has to be told itself, on the stream's channel.
         ttl_seconds: How long a stream outlives its last write.
 
     Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
     """
 
-    def __init__(self, commands: Redis, reader: Redis, ttl_seconds: float) -> None:
-        self._commands = commands
-        self._reader = reader
-        self._watcher = StreamWatcher(reader, commands, _event)
+    def __init__(
+        self,
+        commands: Redis | RedisCluster,
+        watcher: BlockingReadWatcher[StreamEvent] | ClusterWatcher[StreamEvent],
+        ttl_seconds: float,
+    ) -> None:
+        self._commands: Any = commands
+        self._turns = asyncio.Semaphore(MAX_COMMANDS_AT_ONCE)
+        self._watcher = watcher
+        self._has_channels = isinstance(watcher, ClusterWatcher)
         self._ttl_ms = int(ttl_seconds * 1000)
         self._scripts: dict[str, AsyncScript] = {}
 
@@ -298,7 +308,8 @@ class RedisStreamHandler:
     async def bounds(self, conversation_id: str) -> Bounds:
         """Return between which entries the stream is."""
         try:
-            info: Any = await self._commands.xinfo_stream(_stream_key(conversation_id))
+            async with self._turn() as commands:
+                info = await commands.xinfo_stream(_stream_key(conversation_id))
         except ResponseError:
             # There is no such stream yet.
             return Bounds(FIRST_CURSOR, FIRST_CURSOR)
@@ -309,18 +320,20 @@ class RedisStreamHandler:
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
-        records: Any = await self._commands.hgetall(_runs_key(conversation_id))
-        return _runs(records)
+        async with self._turn() as commands:
+            return _runs(await commands.hgetall(_runs_key(conversation_id)))
 
     async def ping(self) -> float:
         """Return how long Redis took to answer, in ms."""
         start = time.perf_counter()
-        await self._commands.ping()
+        async with self._turn() as commands:
+            await commands.ping()
         return (time.perf_counter() - start) * 1000
 
     async def claim_key(self, key: str, value: str, ttl_seconds: float) -> str:
         """Set the key, unless it is set, and return its value."""
-        existing = await self._commands.set(key, value, nx=True, get=True, px=int(ttl_seconds * 1000))
+        async with self._turn() as commands:
+            existing = await commands.set(key, value, nx=True, get=True, px=int(ttl_seconds * 1000))
         return str(existing) if existing is not None else value
 
     async def read_stream(
@@ -391,17 +404,16 @@ class RedisStreamHandler:
                         break
         finally:
             if live is not None:
-                self._watcher.unsubscribe(live)
+                live.end()
 
     async def _catch_up(
         self, conversation_id: str, cursor: str, correlation_id: str | None
     ) -> tuple[bool, list[StreamEvent]]:
-        # One transaction, so that a run that ends between the two commands is never seen as ended without its end.
-        async with self._commands.pipeline(transaction=True) as pipeline:
-            pipeline.hgetall(_runs_key(conversation_id))
-            pipeline.xrange(_stream_key(conversation_id), min=f"({cursor}", count=PAGE_ENTRIES)
-            records, entries = await pipeline.execute()
-        runs = _runs(records)
+        async with self._turn() as commands:
+            # In this order a run that ends between the two commands is not seen as ended without its end. They are no
+            # pipeline, because a cluster's that fails closes the connections which other callers are using.
+            runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
+            entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=PAGE_ENTRIES)
         if not runs or (correlation_id is not None and correlation_id not in runs):
             raise UnknownRunError(correlation_id or conversation_id)
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
@@ -411,12 +423,28 @@ class RedisStreamHandler:
         if script not in self._scripts:
             self._scripts[script] = self._commands.register_script(script)
         keys = [_stream_key(conversation_id), _runs_key(conversation_id)]
-        return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, *arguments])
+        if self._has_channels:
+            keys.append(_stream_key(conversation_id))
+        async with self._turn():
+            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, *arguments])
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise ConnectionError("too many callers wait for Redis") from None
+        try:
+            with cluster_errors():
+                yield self._commands
+        finally:
+            self._turns.release()
 
     async def aclose(self) -> None:
         """Close the shared connections."""
         await self._commands.aclose()
-        await self._reader.aclose()
+        await self._watcher.aclose()
 
 
 # An asyncio client belongs to the loop that made it, and the durable runtime runs entities on a loop of its own.
@@ -436,29 +464,35 @@ async def get_stream_handler() -> RedisStreamHandler:
 
 def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     """Return a new handler with its own connections, to be closed by the caller."""
-
-    url = settings.redis_connection_string.get_secret_value()
+    url, ttl_seconds = settings.redis_connection_string.get_secret_value(), settings.redis_stream_ttl_minutes * 60
     options: dict[str, Any] = {"decode_responses": True, "socket_connect_timeout": ANSWER_SECONDS}
     # Every script can be repeated, so a connection that broke is tried again at once.
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
-    pool = BlockingConnectionPool.from_url(
-        url,
-        retry=retry,
-        socket_timeout=ANSWER_SECONDS,
-        max_connections=MAX_CONNECTIONS,
-        timeout=ANSWER_SECONDS,
-        **options,
-    )
-    commands = Redis.from_pool(pool)
-    # The read is woken by its connection's id, so a new connection must not take its place unnoticed.
-    reader = Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), retries=0),
-        socket_timeout=BLOCK_SECONDS + ANSWER_SECONDS,
-        single_connection_client=True,
-        **options,
-    )
-    return RedisStreamHandler(commands, reader, settings.redis_stream_ttl_minutes * 60)
+    patient: dict[str, Any] = {
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2),
+        "socket_timeout": ANSWER_SECONDS,
+    }
+
+    def reader() -> Redis:
+        # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes
+        # after them, so a new connection must not take the old one's place unnoticed.
+        return Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), retries=0),
+            socket_timeout=BLOCK_SECONDS + ANSWER_SECONDS,
+            single_connection_client=True,
+            **options,
+        )
+
+    def shard_reader(node: ClusterNode) -> Redis:
+        client = reader()
+        client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
+        return client
+
+    if settings.redis_cluster:
+        cluster = RedisCluster.from_url(url, **patient, **options)
+        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard_reader, _event), ttl_seconds)
+    commands = Redis.from_url(url, **patient, **options)
+    return RedisStreamHandler(commands, BlockingReadWatcher(reader(), commands, _event), ttl_seconds)
 
 
 def parse_cursor(cursor: str) -> str:

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
         AfterValidator(_redis_url),
         Field(description="a URL redis://[user:password@]host[:port][/db], or rediss:// for TLS"),
     ] = SecretStr("redis://localhost:6379")
+    redis_cluster: Annotated[bool, Field(description="true or false")] = False
     redis_stream_ttl_minutes: Annotated[
         float, Field(gt=0, le=10_080, description="minutes, more than 0, at most 10080")
     ] = 10

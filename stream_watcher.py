@@ -1,8 +1,9 @@
-"""One blocking read for all live followers of a process: it tells each what is new in its stream."""
+"""One connection for all live followers of a process: it tells each what is new in its stream."""
 
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -28,9 +29,10 @@ class Subscription(Generic[Entry]):
             what it missed.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, watcher: "StreamWatcher[Entry]") -> None:
         self.key = key
         self.behind = False
+        self._watcher = watcher
         self._entries: deque[Entry] = deque()
         self._error: RedisError | None = None
         self._news = asyncio.Event()
@@ -56,6 +58,10 @@ class Subscription(Generic[Entry]):
         self._entries.clear()
         return entries
 
+    def end(self) -> None:
+        """Take no more part."""
+        self._watcher.unsubscribe(self)
+
     def tell(self, entries: list[Entry]) -> None:
         if self.behind:
             return
@@ -71,84 +77,62 @@ class Subscription(Generic[Entry]):
         self._news.set()
 
 
-class StreamWatcher(Generic[Entry]):
-    """Watches the streams that have subscriptions, over one connection.
+class StreamWatcher(ABC, Generic[Entry]):
+    """Knows who follows which stream, and runs ``_watch`` while anybody does.
 
     Args:
-        reader: The client of the blocking read, with one connection.
-        commands: The client for all else.
         decode: Makes an entry of what Redis answers: an id and its fields.
     """
 
-    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
-        self._reader = reader
-        self._commands = commands
+    def __init__(self, decode: Callable[[str, dict[str, str]], Entry]) -> None:
         self._decode = decode
         self._subscriptions: dict[str, set[Subscription[Entry]]] = {}
         self._cursors: dict[str, str] = {}
+        self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
-        self._reader_id = 0
-        self._added = asyncio.Event()
 
     def subscribe(self, key: str, cursor: str) -> Subscription[Entry]:
         """Return a subscription to a stream. What came after the cursor before this call is the caller's to read."""
-        subscription: Subscription[Entry] = Subscription(key)
+        subscription: Subscription[Entry] = Subscription(key, self)
         if key not in self._subscriptions:
             self._cursors[key] = cursor
-            self._added.set()
+            self._changed.set()
         self._subscriptions.setdefault(key, set()).add(subscription)
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = asyncio.create_task(self._keep_watching())
         return subscription
 
     def unsubscribe(self, subscription: Subscription[Entry]) -> None:
-        """End a subscription. The read goes on without its stream when nobody else follows it."""
+        """End a subscription. The watching goes on without its stream when nobody else follows it."""
         subscriptions = self._subscriptions.get(subscription.key, set())
         subscriptions.discard(subscription)
-        if not subscriptions:
-            self._subscriptions.pop(subscription.key, None)
-            self._cursors.pop(subscription.key, None)
+        if not subscriptions and self._subscriptions.pop(subscription.key, None) is not None:
+            self._cursors.pop(subscription.key)
+            self._changed.set()
         if not self._subscriptions and self._watching is not None:
             self._watching.cancel()
             self._watching = None
 
+    @abstractmethod
     async def _watch(self) -> None:
+        """Tell the subscriptions what comes after the cursors, which may change with every ``_changed``."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+    async def _keep_watching(self) -> None:
         try:
-            self._reader_id = await self._reader.client_id()
-            while True:
-                await self._read()
+            await self._watch()
         except RedisError as error:
             self._fail(error)
 
-    async def _read(self) -> None:
-        """Read once, and anew as soon as a stream is added."""
-        self._added.clear()
-        reading = asyncio.create_task(self._xread(dict(self._cursors)))
-        adding = asyncio.create_task(self._added.wait())
-        try:
-            await asyncio.wait([reading, adding], return_when=asyncio.FIRST_COMPLETED)
-            deadline = time.monotonic() + UNBLOCK_SECONDS
-            while not reading.done():
-                if time.monotonic() > deadline:
-                    raise ConnectionError("the blocking read does not end")
-                # It may not have begun to block yet, so it is asked again until it has ended.
-                await self._commands.client_unblock(self._reader_id)
-                await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
-            self._tell(await reading)
-        finally:
-            adding.cancel()
-            reading.cancel()
-
-    async def _xread(self, cursors: Any) -> Any:
-        return await self._reader.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))
-
-    def _tell(self, answer: Any) -> None:
-        for key, entries in answer or []:
-            if key in self._cursors:
-                self._cursors[key] = entries[-1][0]
-                told = [self._decode(*entry) for entry in entries]
-                for subscription in self._subscriptions[key]:
-                    subscription.tell(told)
+    def _tell(self, key: str, entries: list[Any]) -> None:
+        if key in self._cursors and entries:
+            self._cursors[key] = entries[-1][0]
+            told = [self._decode(*entry) for entry in entries]
+            for subscription in self._subscriptions[key]:
+                subscription.tell(told)
 
     def _fail(self, error: RedisError) -> None:
         subscriptions = [each for of_key in self._subscriptions.values() for each in of_key]
@@ -157,3 +141,49 @@ class StreamWatcher(Generic[Entry]):
         self._watching = None
         for subscription in subscriptions:
             subscription.fail(error)
+
+
+class BlockingReadWatcher(StreamWatcher[Entry]):
+    """Watches with one blocking XREAD over all the streams.
+
+    Args:
+        reader: The client of the blocking read, with one connection.
+        commands: The client for all else.
+        decode: Makes an entry of what Redis answers: an id and its fields.
+    """
+
+    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+        super().__init__(decode)
+        self._reader = reader
+        self._commands = commands
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+
+    async def _watch(self) -> None:
+        reader_id = await self._reader.client_id()
+        while True:
+            await self._read(reader_id)
+
+    async def _read(self, reader_id: int) -> None:
+        """Read once, and anew as soon as a stream is added or removed."""
+        self._changed.clear()
+        reading = asyncio.create_task(self._xread(dict(self._cursors)))
+        changing = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([reading, changing], return_when=asyncio.FIRST_COMPLETED)
+            deadline = time.monotonic() + UNBLOCK_SECONDS
+            while not reading.done():
+                if time.monotonic() > deadline:
+                    raise ConnectionError("the blocking read does not end")
+                # It may not have begun to block yet, so it is asked again until it has ended.
+                await self._commands.client_unblock(reader_id)
+                await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
+            for key, entries in await reading or []:
+                self._tell(key, entries)
+        finally:
+            changing.cancel()
+            reading.cancel()
+
+    async def _xread(self, cursors: Any) -> Any:
+        return await self._reader.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))

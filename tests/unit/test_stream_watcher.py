@@ -1,5 +1,6 @@
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+import cluster_watcher
 import stream_watcher
-from redis_stream_handler import Chunk, RedisStreamHandler, create_stream_handler
+from cluster_watcher import ClusterWatcher
+from redis_stream_handler import Chunk, RedisStreamHandler, StreamEvent, create_stream_handler
 from settings import Settings
-from tests.redis_process import RedisProcess
+from stream_watcher import StreamWatcher
+from tests.redis_process import RedisClusterProcesses, RedisProcess
 from tests.waiting import eventually
 
 
@@ -30,6 +34,16 @@ async def follow(handler: RedisStreamHandler, conversation_id: str, received: li
         received += [event.text for event in batch]
 
 
+def watchers(handler: RedisStreamHandler) -> list[StreamWatcher[StreamEvent]]:
+    watcher = handler._watcher
+    return list(watcher._shards.values()) if isinstance(watcher, ClusterWatcher) else [watcher]
+
+
+def watching(handler: RedisStreamHandler) -> int:
+    """Return how many follow live."""
+    return sum(len(followers) for watcher in watchers(handler) for followers in watcher._subscriptions.values())
+
+
 async def connections(redis_url: str) -> list[dict[str, str]]:
     client: Any = Redis.from_url(redis_url, decode_responses=True)
     async with client:
@@ -46,7 +60,7 @@ async def test_promise_8_bounded_one_connection_reads_for_all_followers(tmp_path
         following = [asyncio.create_task(follow(handler, name, texts)) for name, texts in received]
 
         async def all_watch() -> bool:
-            return sum(map(len, handler._watcher._subscriptions.values())) == len(received)
+            return watching(handler) == len(received)
 
         await eventually(all_watch)
         for start in range(0, 100, 10):
@@ -75,7 +89,7 @@ async def test_a_slow_follower_misses_nothing_and_holds_up_nobody(
     following = asyncio.create_task(follow(handler, conversation_id, fast))
 
     async def both_watch() -> bool:
-        return sum(map(len, handler._watcher._subscriptions.values())) == 2
+        return watching(handler) == 2
 
     await eventually(both_watch)
     for start in range(0, 200, 5):
@@ -119,42 +133,174 @@ async def test_followers_come_and_go_a_thousand_times_and_none_misses_anything(
         await asyncio.gather(*(look_in(rng.choice(names), rng.randint(0, 3)) for _ in range(20)))
     await asyncio.gather(*writing)
 
-    assert handler._watcher._subscriptions == {}
-    assert handler._watcher._watching is None
+    assert watching(handler) == 0
+    assert all(watcher._watching is None for watcher in watchers(handler))
+
+
+async def test_what_came_between_the_catching_up_and_the_watching_is_told(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(1))
+    (first,) = [event async for batch in handler.read_stream(conversation_id, follow=False) for event in batch]
+    await write(handler, conversation_id, attempt, range(1, 3))
+
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", first.id)
+
+    assert [event.text for event in await subscription.next(5)] == ["1", "2"]
+    subscription.end()
+
+
+async def test_more_than_one_read_brings_is_read_at_once(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_watcher, "READ_ENTRIES", 10)
+    monkeypatch.setattr(cluster_watcher, "READ_ENTRIES", 10)
+    await handler.ping()
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(25))
+
+    received: list[str] = []
+    async with asyncio.timeout(5):
+        while len(received) < 25:
+            received += [event.text for event in await subscription.next(5)]
+    assert received == [*map(str, range(25))]
+    subscription.end()
+
+
+async def persist(handler: RedisStreamHandler, conversation_id: str, texts: list[str]) -> None:
+    """Follow to the end, and again whenever Redis does not answer."""
+    cursor = "0-0"
+    while "[DONE]" not in texts:
+        try:
+            async for batch in handler.read_stream(conversation_id, cursor, silence_seconds=60):
+                texts += [event.text for event in batch]
+                cursor = batch[-1].id if batch else cursor
+        except RedisError:
+            await asyncio.sleep(0.05)
+
+
+async def follow_through(
+    handler: RedisStreamHandler, conversation_id: str, followers: int, incident: Callable[[], Awaitable[None]]
+) -> list[list[str]]:
+    """Write ten chunks, let the incident happen to many live followers, and write ten more."""
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(10))
+    received: list[list[str]] = [[] for _ in range(followers)]
+    following = [asyncio.create_task(persist(handler, conversation_id, texts)) for texts in received]
+
+    async def all_have_ten() -> bool:
+        return all(len(texts) == 10 for texts in received) and watching(handler) == followers
+
+    await eventually(all_have_ten)
+    await incident()
+    await write(handler, conversation_id, attempt, range(10, 20))
+    await handler.write_completion(conversation_id, correlation_id="run")
+    async with asyncio.timeout(20):
+        await asyncio.gather(*following)
+    await handler.aclose()
+    return received
 
 
 async def test_two_hundred_followers_outlast_a_restart_of_redis(tmp_path: Path, conversation_id: str) -> None:
     with RedisProcess(tmp_path / "redis") as redis:
         handler = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
-        attempt = await begin(handler, conversation_id)
-        await write(handler, conversation_id, attempt, range(10))
-        received: list[list[str]] = [[] for _ in range(200)]
 
-        async def persist(texts: list[str]) -> None:
-            cursor = "0-0"
-            while "[DONE]" not in texts:
-                try:
-                    async for batch in handler.read_stream(conversation_id, cursor):
-                        texts += [event.text for event in batch]
-                        cursor = batch[-1].id if batch else cursor
-                except RedisError:
-                    await asyncio.sleep(0.05)
+        async def restart() -> None:
+            await asyncio.to_thread(redis.kill)
+            await asyncio.to_thread(redis.start)
 
-        following = [asyncio.create_task(persist(texts)) for texts in received]
-
-        async def all_have_ten() -> bool:
-            return all(len(texts) == 10 for texts in received)
-
-        await eventually(all_have_ten)
-        await asyncio.to_thread(redis.kill)
-        await asyncio.to_thread(redis.start)
-        await write(handler, conversation_id, attempt, range(10, 20))
-        await handler.write_completion(conversation_id, correlation_id="run")
-        async with asyncio.timeout(20):
-            await asyncio.gather(*following)
-        await handler.aclose()
+        received = await follow_through(handler, conversation_id, 200, restart)
 
     assert all(texts == [*map(str, range(20)), "[DONE]"] for texts in received)
+
+
+class TestCluster:
+    @pytest.fixture
+    def clustered(self, cluster: RedisClusterProcesses) -> RedisStreamHandler:
+        return create_stream_handler(Settings(redis_connection_string=SecretStr(cluster.url), redis_cluster=True))
+
+    async def test_promise_8_bounded_one_connection_a_shard_listens_for_all_followers(
+        self, cluster: RedisClusterProcesses, clustered: RedisStreamHandler, conversation_id: str
+    ) -> None:
+        names = [f"{conversation_id}-{number}" for number in range(10)]
+        attempts = {name: await begin(clustered, name) for name in names}
+        received: list[tuple[str, list[str]]] = [(name, []) for name in names * 20]
+        following = [asyncio.create_task(follow(clustered, name, texts)) for name, texts in received]
+
+        async def all_watch() -> bool:
+            return watching(clustered) == len(received)
+
+        await eventually(all_watch)
+        for start in range(0, 100, 10):
+            for name in names:
+                await write(clustered, name, attempts[name], range(start, start + 10))
+        clients = [await connections(node.url) for node in cluster.nodes]
+        for name in names:
+            await clustered.write_completion(name, correlation_id="run")
+        await asyncio.gather(*following)
+        await clustered.aclose()
+
+        assert all(texts == [*map(str, range(100)), "[DONE]"] for _, texts in received)
+        for of_node in clients:
+            assert len([client for client in of_node if int(client["ssub"]) > 0]) == 1
+            assert len(of_node) <= 8
+
+    async def test_a_shard_is_not_listened_to_for_streams_that_nobody_follows(
+        self, cluster: RedisClusterProcesses, clustered: RedisStreamHandler, conversation_id: str
+    ) -> None:
+        keys = [f"{conversation_id}-{number}" for number in range(20)]
+        await clustered.ping()
+        first, *others = [clustered._watcher.subscribe(key, "0-0") for key in keys]
+        node = cluster.node_of(first.key)
+
+        async def channels() -> list[str]:
+            client: Any = Redis.from_url(node.url, decode_responses=True)
+            async with client:
+                return [str(channel) for channel in await client.execute_command("PUBSUB SHARDCHANNELS")]
+
+        async def all_are_watched() -> bool:
+            return {key for key in keys if cluster.node_of(key) is node} == set(await channels())
+
+        async def one_is_watched() -> bool:
+            return await channels() == [first.key]
+
+        await eventually(all_are_watched)
+        for subscription in others:
+            subscription.end()
+        await eventually(one_is_watched)
+        first.end()
+        await clustered.aclose()
+
+    async def test_two_hundred_followers_outlast_the_move_of_their_stream_to_another_shard(
+        self, cluster: RedisClusterProcesses, clustered: RedisStreamHandler, conversation_id: str
+    ) -> None:
+        key = f"agent-stream:{conversation_id}"
+        old = cluster.node_of(key)
+        new = next(node for node in cluster.nodes if node is not old)
+
+        async def move() -> None:
+            await asyncio.to_thread(cluster.move, key, new)
+
+        received = await follow_through(clustered, conversation_id, 200, move)
+
+        assert cluster.node_of(key) is new
+        assert all(texts == [*map(str, range(20)), "[DONE]"] for texts in received)
+
+    async def test_two_hundred_followers_outlast_a_restart_of_their_shard(
+        self, cluster: RedisClusterProcesses, clustered: RedisStreamHandler, conversation_id: str
+    ) -> None:
+        node = cluster.node_of(f"agent-stream:{conversation_id}")
+
+        async def restart() -> None:
+            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.start)
+            await asyncio.to_thread(cluster.wait_until_whole)
+
+        received = await follow_through(clustered, conversation_id, 200, restart)
+
+        assert all(texts == [*map(str, range(20)), "[DONE]"] for texts in received)
 
 
 async def test_a_new_stream_is_read_at_once_while_the_read_is_blocked_on_others(
@@ -171,7 +317,7 @@ async def test_a_new_stream_is_read_at_once_while_the_read_is_blocked_on_others(
     news = asyncio.ensure_future(anext(live))
 
     async def both_watch() -> bool:
-        return len(handler._watcher._subscriptions) == 2
+        return watching(handler) == 2
 
     await eventually(both_watch)
     await write(handler, other, attempt, range(1))

@@ -8,7 +8,7 @@ APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "agents").glob("*.py")]
 # From the composition root downward; a module imports only what stands below it.
 ORDER = """
 function_app http_api run_starter run_requests follower problems recovery conversations run_orchestration
-streaming_agent callbacks agents attempt_writer sse redis_stream_handler stream_watcher redis_scripts
+streaming_agent callbacks agents attempt_writer sse redis_stream_handler cluster_watcher stream_watcher redis_scripts
 stream_text settings
 """.split()
 FOREIGN = {"azure", "azurefunctions", "agent_framework", "agent_framework_durabletask", "fastapi", "starlette"}
@@ -45,5 +45,5 @@ def test_the_agents_do_not_import_what_imports_them() -> None:
 
 
 def test_the_stream_knows_nothing_of_functions_agents_and_http() -> None:
-    for name in ("redis_stream_handler", "redis_scripts", "sse", "stream_text"):
+    for name in ("redis_stream_handler", "cluster_watcher", "stream_watcher", "redis_scripts", "sse", "stream_text"):
         assert not imported(REPOSITORY / f"{name}.py") & FOREIGN, name

@@ -1,0 +1,61 @@
+"""The app where Redis is a cluster."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.app import App, text_of
+from tests.hostprocess import HostProcess
+from tests.model_server import ModelServer
+from tests.recording_follower import RecordingFollower
+from tests.redis_process import RedisClusterProcesses
+from tests.scripts import script
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHUNKS = [f"{number} " for number in range(40)]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RedisClusterProcesses]:
+    with RedisClusterProcesses(tmp_path / "cluster") as processes:
+        yield processes
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(cluster: RedisClusterProcesses, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
+    env = {"REDIS_CONNECTION_STRING": cluster.url, "REDIS_CLUSTER": "true", "OPENAI_BASE_URL": model.base_url}
+    with HostProcess(state_dir, env=env) as host:
+        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+            yield App(host, client)
+
+
+async def test_runs_on_every_shard_are_followed_live_and_resumed(app: App, cluster: RedisClusterProcesses) -> None:
+    names = [f"trip-{number}" for number in range(8)]
+    runs = [await app.start_run(script(chunks=CHUNKS, delay_seconds=0.01), conversation_id=name) for name in names]
+    followed = await asyncio.gather(*(app.finish(run) for run in runs for _ in range(3)))
+
+    assert all([event.data for event in events] == [*CHUNKS, "[DONE]"] for events in followed)
+    for run, events in zip(runs, followed[::3], strict=True):
+        assert await app.events(run["stream_url"], {"cursor": events[9].id}) == events[10:]
+    assert {cluster.node_of(f"agent-stream:{name}") for name in names} == set(cluster.nodes)
+
+
+async def test_a_shard_is_killed_in_the_middle_of_a_run_and_keeps_its_data(
+    app: App, cluster: RedisClusterProcesses
+) -> None:
+    run = await app.start_run(script(chunks=CHUNKS, delay_seconds=0.03))
+    following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
+    reading = asyncio.create_task(following.follow(40))
+    await following.received(5)
+    shard = cluster.node_of(f"agent-stream:{run['conversation_id']}")
+    shard.kill()
+    shard.start()
+
+    await reading
+    assert [event.data for event in following.events] == [*CHUNKS, "[DONE]"]
+    assert text_of(await app.events(run["stream_url"])) == "".join(CHUNKS)
