@@ -14,11 +14,9 @@ from typing import Any, Generic
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.exceptions import ConnectionError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError, RedisClusterException
 
-from stream_watcher import BLOCK_SECONDS, READ_ENTRIES, Entry, StreamWatcher, Subscription
-
-PONG_SECONDS = 5.0
+from stream_watcher import ANSWER_SECONDS, BLOCK_SECONDS, READ_ENTRIES, Entry, StreamWatcher, Subscription
 
 
 class ClusterWatcher(Generic[Entry]):
@@ -65,30 +63,28 @@ class ShardWatcher(StreamWatcher[Entry]):
     """Watches the streams of one shard.
 
     Args:
-        primary: The client of the shard's primary. It holds two connections: one that listens and one that reads.
+        client: The client of the shard's primary. It holds two connections: one that listens and one that reads.
         decode: Makes an entry of what Redis answers: an id and its fields.
     """
 
-    def __init__(self, primary: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
-        super().__init__(decode)
-        self._primary = primary
-
-    async def aclose(self) -> None:
-        await self._primary.aclose()
-
     async def _watch(self) -> None:
-        try:
-            async with self._primary.pubsub() as pubsub, asyncio.TaskGroup() as tasks:
+        async with self._client.pubsub() as pubsub:
+            async with asyncio.timeout(ANSWER_SECONDS):
                 await pubsub.connect()
-                listening = _Listening(pubsub)
-                tasks.create_task(self._keep_subscribed(listening))
-                tasks.create_task(listening.listen())
-                tasks.create_task(self._read_news(listening))
-        except* RedisError as errors:
-            raise ConnectionError("the shard's news do not come") from errors
+            listening = _Listening(pubsub)
+            jobs = (self._keep_subscribed(listening), listening.listen(), self._read_news(listening))
+            tasks = [asyncio.create_task(job) for job in jobs]
+            try:
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            for task in ended:
+                task.result()
 
     async def _keep_subscribed(self, listening: "_Listening") -> None:
-        while True:
+        while self._cursors:
             self._changed.clear()
             await listening.subscribe(set(self._cursors))
             await self._changed.wait()
@@ -96,7 +92,7 @@ class ShardWatcher(StreamWatcher[Entry]):
     async def _read_news(self, listening: "_Listening") -> None:
         while True:
             keys = [key for key in await listening.news() if key in self._cursors]
-            async with self._primary.pipeline(transaction=False) as pipeline:
+            async with asyncio.timeout(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipeline:
                 for key in keys:
                     pipeline.xrange(key, min=f"({self._cursors[key]}", count=READ_ENTRIES)
                 answers: list[list[Any]] = await pipeline.execute()
@@ -135,7 +131,7 @@ class _Listening:
             message = await self._pubsub.get_message(timeout=BLOCK_SECONDS)
             if message is None:
                 await self._pubsub.ping()
-                message = await self._pubsub.get_message(timeout=PONG_SECONDS)
+                message = await self._pubsub.get_message(timeout=ANSWER_SECONDS)
             match message:
                 case None:
                     raise ConnectionError("the shard does not answer")

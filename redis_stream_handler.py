@@ -31,7 +31,7 @@ from redis.exceptions import ConnectionError, ResponseError
 import redis_scripts
 from cluster_watcher import ClusterWatcher, cluster_errors
 from settings import Settings, load_settings
-from stream_watcher import BLOCK_SECONDS, BlockingReadWatcher, Subscription
+from stream_watcher import ANSWER_SECONDS, BlockingReadWatcher, Subscription
 
 FIRST_CURSOR = "0-0"
 PAGE_ENTRIES = 500
@@ -39,8 +39,6 @@ PAGE_ENTRIES = 500
 ANSWER_CHUNK_CHARACTERS = 4_000
 # How long the request that registered a run has to start it before another request with its key may.
 START_CLAIM_MS = 10_000
-# A Redis that takes longer to answer is taken for dead.
-ANSWER_SECONDS = 5.0
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
 # of the blocking read and of its waking, a process with two event loops has 8 connections at most.
 MAX_COMMANDS_AT_ONCE = 3
@@ -431,15 +429,11 @@ class RedisStreamHandler:
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._turns.acquire()
+            async with asyncio.timeout(ANSWER_SECONDS), self._turns:
+                with cluster_errors():
+                    yield self._commands
         except TimeoutError:
-            raise ConnectionError("too many callers wait for Redis") from None
-        try:
-            with cluster_errors():
-                yield self._commands
-        finally:
-            self._turns.release()
+            raise ConnectionError("Redis does not answer") from None
 
     async def aclose(self) -> None:
         """Close the shared connections."""
@@ -465,34 +459,30 @@ async def get_stream_handler() -> RedisStreamHandler:
 def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     """Return a new handler with its own connections, to be closed by the caller."""
     url, ttl_seconds = settings.redis_connection_string.get_secret_value(), settings.redis_stream_ttl_minutes * 60
-    options: dict[str, Any] = {"decode_responses": True, "socket_connect_timeout": ANSWER_SECONDS}
-    # Every script can be repeated, so a connection that broke is tried again at once.
-    patient: dict[str, Any] = {
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2),
-        "socket_timeout": ANSWER_SECONDS,
+    # Without redis-py's own timeout of a command, whose asyncio.wait_for may swallow a cancellation in Python 3.11
+    # (https://github.com/python/cpython/issues/86296): every wait here has a timeout around it.
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": None,
     }
+    # Every script can be repeated, so a connection that broke is tried again at once.
+    patient = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
+    # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes after
+    # them, so a new connection must not take the old one's place unnoticed.
+    impatient = Retry(NoBackoff(), retries=0)
 
-    def reader() -> Redis:
-        # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes
-        # after them, so a new connection must not take the old one's place unnoticed.
-        return Redis.from_url(
-            url,
-            retry=Retry(NoBackoff(), retries=0),
-            socket_timeout=BLOCK_SECONDS + ANSWER_SECONDS,
-            single_connection_client=True,
-            **options,
-        )
-
-    def shard_reader(node: ClusterNode) -> Redis:
-        client = reader()
+    def shard(node: ClusterNode) -> Redis:
+        client = Redis.from_url(url, retry=impatient, **options)
         client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
         return client
 
     if settings.redis_cluster:
-        cluster = RedisCluster.from_url(url, **patient, **options)
-        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard_reader, _event), ttl_seconds)
-    commands = Redis.from_url(url, **patient, **options)
-    return RedisStreamHandler(commands, BlockingReadWatcher(reader(), commands, _event), ttl_seconds)
+        cluster = RedisCluster.from_url(url, retry=patient, **options)
+        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard, _event), ttl_seconds)
+    commands = Redis.from_url(url, retry=patient, **options)
+    reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
+    return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, _event), ttl_seconds)
 
 
 def parse_cursor(cursor: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +13,9 @@ from redis.exceptions import ConnectionError, RedisError
 # What a follower that does not keep up may have waiting for it; beyond this it reads from Redis at its own pace.
 MAX_BUFFERED_ENTRIES = 1000
 READ_ENTRIES = 500
+# A Redis that takes longer to answer is taken for dead.
+ANSWER_SECONDS = 5.0
 BLOCK_SECONDS = 10.0
-UNBLOCK_SECONDS = 2.0
 UNBLOCK_RETRY_SECONDS = 0.005
 
 Entry = TypeVar("Entry")
@@ -81,10 +81,12 @@ class StreamWatcher(ABC, Generic[Entry]):
     """Knows who follows which stream, and runs ``_watch`` while anybody does.
 
     Args:
+        client: The client that only watches.
         decode: Makes an entry of what Redis answers: an id and its fields.
     """
 
-    def __init__(self, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+    def __init__(self, client: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+        self._client = client
         self._decode = decode
         self._subscriptions: dict[str, set[Subscription[Entry]]] = {}
         self._cursors: dict[str, str] = {}
@@ -109,23 +111,29 @@ class StreamWatcher(ABC, Generic[Entry]):
         if not subscriptions and self._subscriptions.pop(subscription.key, None) is not None:
             self._cursors.pop(subscription.key)
             self._changed.set()
-        if not self._subscriptions and self._watching is not None:
+
+    async def aclose(self) -> None:
+        """End the watching and close the connections."""
+        if self._watching is not None:
             self._watching.cancel()
-            self._watching = None
+        await self._client.aclose()
 
     @abstractmethod
     async def _watch(self) -> None:
-        """Tell the subscriptions what comes after the cursors, which may change with every ``_changed``."""
+        """Tell the subscriptions what comes after the cursors, which may change with every ``_changed``.
 
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the connection."""
+        It returns when there are none, and raises RedisError or TimeoutError when Redis does not answer.
+        """
 
     async def _keep_watching(self) -> None:
         try:
-            await self._watch()
+            while self._cursors:
+                await self._watch()
+            self._watching = None
         except RedisError as error:
             self._fail(error)
+        except TimeoutError:
+            self._fail(ConnectionError("Redis does not answer"))
 
     def _tell(self, key: str, entries: list[Any]) -> None:
         if key in self._cursors and entries:
@@ -153,16 +161,13 @@ class BlockingReadWatcher(StreamWatcher[Entry]):
     """
 
     def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
-        super().__init__(decode)
-        self._reader = reader
+        super().__init__(reader, decode)
         self._commands = commands
 
-    async def aclose(self) -> None:
-        await self._reader.aclose()
-
     async def _watch(self) -> None:
-        reader_id = await self._reader.client_id()
-        while True:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader_id = await self._client.client_id()
+        while self._cursors:
             await self._read(reader_id)
 
     async def _read(self, reader_id: int) -> None:
@@ -171,14 +176,12 @@ class BlockingReadWatcher(StreamWatcher[Entry]):
         reading = asyncio.create_task(self._xread(dict(self._cursors)))
         changing = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait([reading, changing], return_when=asyncio.FIRST_COMPLETED)
-            deadline = time.monotonic() + UNBLOCK_SECONDS
-            while not reading.done():
-                if time.monotonic() > deadline:
-                    raise ConnectionError("the blocking read does not end")
-                # It may not have begun to block yet, so it is asked again until it has ended.
-                await self._commands.client_unblock(reader_id)
-                await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
+            await asyncio.wait([reading, changing], timeout=BLOCK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while not reading.done():
+                    # It may not have begun to block yet, so it is asked again until it has ended.
+                    await self._commands.client_unblock(reader_id)
+                    await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
             for key, entries in await reading or []:
                 self._tell(key, entries)
         finally:
@@ -186,4 +189,4 @@ class BlockingReadWatcher(StreamWatcher[Entry]):
             reading.cancel()
 
     async def _xread(self, cursors: Any) -> Any:
-        return await self._reader.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))
+        return await self._client.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))

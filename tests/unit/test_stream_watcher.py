@@ -137,6 +137,27 @@ async def test_followers_come_and_go_a_thousand_times_and_none_misses_anything(
     assert all(watcher._watching is None for watcher in watchers(handler))
 
 
+async def test_followers_are_told_at_once_after_all_others_have_gone(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    async def is_watched() -> bool:
+        return watching(handler) == 1
+
+    async def follow_run(name: str) -> list[str]:
+        batches = handler.read_stream(name, correlation_id="run")
+        return [event.text async for batch in batches for event in batch]
+
+    for number in range(30):
+        name = f"{conversation_id}-{number}"
+        attempt = await begin(handler, name)
+        following = asyncio.create_task(follow_run(name))
+        async with asyncio.timeout(stream_watcher.BLOCK_SECONDS / 2):
+            await eventually(is_watched)
+            await write(handler, name, attempt, range(2))
+            await handler.write_completion(name, correlation_id="run")
+            assert await following == ["0", "1", "[DONE]"]
+
+
 async def test_what_came_between_the_catching_up_and_the_watching_is_told(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
