@@ -1,5 +1,6 @@
 """The composition root: settings, agents, the function app, its routes."""
 
+import gc
 from typing import Any
 
 from agent_framework_azurefunctions import AgentFunctionApp
@@ -23,3 +24,6 @@ app: Any = AgentFunctionApp(
 )
 app.register_functions(create_run_functions())
 app.register_functions(create_http_api(settings, [str(agent.name) for agent in agents]))
+
+# What the imports made is never garbage, and to look through it at every full collection holds up all followers.
+gc.freeze()
