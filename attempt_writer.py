@@ -132,10 +132,10 @@ class AttemptWriter:
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
                 continue
             retry_seconds = FIRST_RETRY_SECONDS
-            if not self._pending:
-                if self._closing:
-                    return
+            if not self._pending and not self._closing:
                 await self._wait_for_chunks()
+            if not self._pending and self._closing:
+                return
 
     async def _round_trip(self) -> Verdict:
         async with await get_stream_handler() as handler:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import azure.durable_functions as df
 from redis.exceptions import RedisError
@@ -92,7 +92,7 @@ class Follower:
         runs = await read_trimmed_runs(self.handler, self.client, self.agents, self.conversation_id)
         # All but the last keep the cursor, so that a follower cut in between gets the whole of it again.
         events = [event for run in runs for event in run.events(cursor)]
-        return bounds.trimmed, [*events[:-1], *(replace(event, id=bounds.trimmed) for event in events[-1:])]
+        return bounds.trimmed, [*events[:-1], *(event._replace(id=bounds.trimmed) for event in events[-1:])]
 
     def _read(self, cursor: str, max_seconds: float) -> AsyncIterator[list[StreamEvent]]:
         return self.handler.read_stream(

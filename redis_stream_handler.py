@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -82,8 +82,7 @@ class Run(BaseModel):
     agent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEvent:
+class StreamEvent(NamedTuple):
     """One entry of a stream. ``text`` is the chunk, or the data of the ``event`` that is not a message."""
 
     id: str

@@ -3,7 +3,6 @@
 The format is that of WHATWG HTML, section 9.2.5 and 9.2.6: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
-import re
 from functools import lru_cache
 
 from redis_stream_handler import StreamEvent
@@ -12,13 +11,11 @@ MEDIA_TYPE = "text/event-stream"
 # A comment alone: some clients take an empty line, which is not needed, for the end of an empty event.
 HEARTBEAT = b": heartbeat\n"
 
-# The only line breaks of the format: not what str.splitlines() takes for one.
-_LINE_BREAK = re.compile(r"\r\n|\r|\n")
-
 
 # Followers of one stream are sent the same events, each encoded once for all of them.
 @lru_cache(maxsize=4096)
 def encode(event: StreamEvent) -> bytes:
     """Return the event on the wire: CR and CRLF in its text arrive as LF, all else is exact."""
-    data = "".join(f"data: {line}\n" for line in _LINE_BREAK.split(event.text))
-    return f"id: {event.id}\nevent: {event.event}\n{data}\n".encode()
+    # The only line breaks of the format: not what str.splitlines() takes for one.
+    data = event.text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
+    return f"id: {event.id}\nevent: {event.event}\ndata: {data}\n\n".encode()
