@@ -37,8 +37,8 @@ lint: $(READY) ## ruff and mypy (strict)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## measure against the reference pattern, and print a table
-	$(BIN)/python -m benchmarks
+bench: $(READY) ## measure against the reference pattern; ONLY="<name> …" runs some of the benchmarks
+	$(BIN)/python -m benchmarks $(ONLY)
 
 func: $(READY) ## the same app on the real Functions host (needs func, Azurite and Redis)
 	@command -v func >/dev/null || { echo "func is not installed: see 'Run on the real Functions host' in README.md" >&2; exit 1; }

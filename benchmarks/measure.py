@@ -2,39 +2,88 @@
 
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+OURS = "ours"
 
 Contender = Callable[[], Awaitable[float]]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: the contenders' medians over all rounds, with their least and greatest values."""
+    """One measured figure.
+
+    Attributes:
+        name: What was measured.
+        unit: In which unit.
+        values: Each contender's values, one per round.
+        more_is_better: Whether it is a rate, not a cost.
+        wanted: For "ours" the limit of our median; for another contender how many times better ours should be.
+    """
 
     name: str
     unit: str
     values: Mapping[str, Sequence[float]]
+    more_is_better: bool = False
+    wanted: Mapping[str, float] = field(default_factory=dict)
 
     def median(self, contender: str) -> float:
         return statistics.median(self.values[contender])
 
-    def rows(self) -> list[str]:
-        """Return a row of the table for each contender; the last column compares with ours."""
-        ours = self.median("ours")
-        return [
-            f"| {self.name} | {contender} | {self.median(contender):,.6g} {self.unit} "
-            f"| {min(values):,.4g} to {max(values):,.4g} | {self.median(contender) / ours:.3g} |"
-            for contender, values in self.values.items()
-        ]
+    def advantage(self, contender: str) -> float:
+        """Return how many times better ours is."""
+        ours, theirs = self.median(OURS), self.median(contender)
+        return ours / theirs if self.more_is_better else theirs / ours
+
+    def is_met(self, contender: str) -> bool:
+        """Return whether what was wanted in comparison with this contender, or of ours itself, is so."""
+        limit = self.wanted.get(contender)
+        if limit is None:
+            return True
+        if contender != OURS:
+            return self.advantage(contender) >= limit
+        return self.median(OURS) >= limit if self.more_is_better else self.median(OURS) <= limit
 
 
-async def interleave(name: str, unit: str, rounds: int, contenders: Mapping[str, Contender]) -> Figure:
+@dataclass(frozen=True)
+class Curve:
+    """What one unit costs as their number grows.
+
+    Attributes:
+        name: The cost.
+        unit: In which unit.
+        size: What grows.
+        costs: The cost of one at each size, the sizes ascending.
+        wanted: How many times more a larger size may cost than a smaller one.
+    """
+
+    name: str
+    unit: str
+    size: str
+    costs: Mapping[int, float]
+    wanted: float = 2.0
+
+    @property
+    def growth(self) -> float:
+        """How many times more one costs than at some smaller size, at most."""
+        least, growth = float("inf"), 1.0
+        for cost in self.costs.values():
+            growth = max(growth, cost / least)
+            least = min(least, cost)
+        return growth
+
+    @property
+    def is_met(self) -> bool:
+        return self.growth <= self.wanted
+
+
+async def interleave(rounds: int, contenders: Mapping[str, Contender]) -> dict[str, list[float]]:
     """Measure the contenders in turn, so many rounds, so that a slow moment of the machine meets all of them."""
     values: dict[str, list[float]] = {contender: [] for contender in contenders}
     for _ in range(rounds):
         for contender, measure in contenders.items():
             values[contender].append(await measure())
-    return Figure(name, unit, values)
+    return values
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
