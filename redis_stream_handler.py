@@ -13,7 +13,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -342,7 +342,7 @@ class RedisStreamHandler:
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
-    ) -> AsyncIterator[list[StreamEvent]]:
+    ) -> AsyncGenerator[list[StreamEvent], None]:
         """Read what comes after the cursor, and follow it live until no run is open.
 
         Args:
@@ -365,39 +365,36 @@ class RedisStreamHandler:
         yielded = False
         try:
             while time.monotonic() < deadline:
+                if live is not None:
+                    # Before the reading: what comes after it is told.
+                    live.rejoin()
                 is_open, entries = await self._catch_up(conversation_id, cursor, correlation_id)
-                if entries:
-                    cursor = entries[-1].id
-                    events = _of_run(entries, correlation_id)
-                    if events:
-                        yield events
-                        yielded = True
-                    if _ends(events) and correlation_id is not None:
-                        return
-                    continue
-                if not is_open:
-                    return
-                if not yielded:
-                    yield []
+                cursor = entries[-1].id if entries else cursor
+                events = _of_run(entries, correlation_id)
+                if events or (is_open and not yielded):
+                    yield events
                     yielded = True
-                if not follow:
+                if _ends(events) and correlation_id is not None:
+                    return
+                if len(entries) == PAGE_ENTRIES:
+                    continue
+                if not (is_open and follow):
                     return
                 if live is None:
                     # What comes between the catching up and the subscription is read in one more round.
                     live = self._watcher.subscribe(_stream_key(conversation_id), cursor)
                     continue
-                live.rejoin()
                 # Silence, or a terminal event, is the time to ask again whether there is more to wait for.
                 while (seconds_left := deadline - time.monotonic()) > 0:
-                    entries = _after(cursor, await live.next(min(silence_seconds, seconds_left)))
+                    told = await live.next(min(silence_seconds, seconds_left))
+                    entries = _after(cursor, told)
+                    cursor = entries[-1].id if entries else cursor
                     events = _of_run(entries, correlation_id)
-                    if entries:
-                        cursor = entries[-1].id
-                    if events or not (entries or live.behind):
+                    if events or not (told or live.behind):
                         yield events
                     if _ends(events) and correlation_id is not None:
                         return
-                    if not entries or _ends(events):
+                    if not told or _ends(events):
                         break
         finally:
             if live is not None:

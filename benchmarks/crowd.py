@@ -60,7 +60,7 @@ class _Follower:
         self._received: list[tuple[int, bytes]] = []
 
     async def follow(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
+        timeout = aiohttp.ClientTimeout(total=120)
         async with self._client.get(f"/api/agent/stream/{self._name}", timeout=timeout) as response:
             response.raise_for_status()
             while data := await response.content.readany():

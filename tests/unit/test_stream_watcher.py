@@ -107,6 +107,74 @@ async def test_a_slow_follower_misses_nothing_and_holds_up_nobody(
     assert received == fast == [*map(str, range(200)), "[DONE]"]
 
 
+async def test_a_follower_of_a_stream_that_grows_with_every_read_is_live_nonetheless(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_watcher, "MAX_BUFFERED_ENTRIES", 5)
+    attempt = await begin(handler, conversation_id)
+    other = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+    catch_up = handler._catch_up
+    reads = written = 0
+
+    async def write_and_tell(chunks: int) -> None:
+        nonlocal written
+        await write(handler, conversation_id, attempt, range(written, written + chunks))
+        written += chunks
+        await other.next(5)
+        other.rejoin()
+
+    async def catch_up_while_chunks_come(*arguments: Any) -> Any:
+        nonlocal reads
+        answer = await catch_up(*arguments)
+        await write_and_tell(1)
+        reads += 1
+        return answer
+
+    monkeypatch.setattr(handler, "_catch_up", catch_up_while_chunks_come)
+    received: list[str] = []
+    async with asyncio.timeout(4):
+        async for batch in handler.read_stream(conversation_id, silence_seconds=5):
+            received += [event.text for event in batch]
+            if len(received) == 2:
+                assert reads == 2
+                # More than it may have waiting.
+                await write_and_tell(10)
+            if len(received) == 13:
+                break
+
+    assert (received, reads) == ([*map(str, range(13))], 3)
+    other.end()
+
+
+async def test_what_was_read_and_is_told_too_is_no_silence(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = await begin(handler, conversation_id)
+    other = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+    catch_up = handler._catch_up
+    written = 0
+
+    async def write_and_tell() -> None:
+        nonlocal written
+        await write(handler, conversation_id, attempt, range(written, written + 1))
+        written += 1
+        await other.next(5)
+
+    async def catch_up_after_a_chunk(*arguments: Any) -> Any:
+        await write_and_tell()
+        return await catch_up(*arguments)
+
+    monkeypatch.setattr(handler, "_catch_up", catch_up_after_a_chunk)
+    batches = handler.read_stream(conversation_id, silence_seconds=5)
+    first, second = await anext(batches), await anext(batches)
+    waiting = asyncio.ensure_future(anext(batches))
+    await write_and_tell()
+
+    assert [[event.text for event in batch] for batch in (first, second, await waiting)] == [["0"], ["1"], ["2"]]
+    await batches.aclose()
+    other.end()
+
+
 async def test_followers_come_and_go_a_thousand_times_and_none_misses_anything(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
