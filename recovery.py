@@ -4,7 +4,7 @@ import azure.durable_functions as df
 
 from conversations import CommittedRun, read_results, read_run
 from redis_stream_handler import LostRun, RedisStreamHandler, Run, now_ms
-from run_orchestration import RunResult, error_outcome, outcome_of
+from run_orchestration import RunResult, error_outcome, outcome_of, write_result
 from stream_text import normalized
 
 # A run is started right after it was accepted; one that was not by now has lost its process in between.
@@ -70,11 +70,7 @@ async def _settle(
             outcome = error_outcome("not_started", correlation_id)
             await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=outcome)
     elif committed.result is not None:
-        result = committed.result
-        answer = None if result.response is None else normalized(result.response)
-        await handler.write_completion(
-            conversation_id, correlation_id=correlation_id, outcome=outcome_of(result, correlation_id), answer=answer
-        )
+        await write_result(handler, conversation_id, correlation_id, committed.result)
 
 
 async def _lost_run(client: df.DurableOrchestrationClient, conversation_id: str, correlation_id: str) -> list[LostRun]:

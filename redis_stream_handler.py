@@ -376,7 +376,7 @@ class RedisStreamHandler:
                     yielded = True
                 if _ends(events) and correlation_id is not None:
                     return
-                if len(entries) == PAGE_ENTRIES:
+                if len(entries) == PAGE_ENTRIES or _ends(events):
                     continue
                 if not (is_open and follow):
                     return

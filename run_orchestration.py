@@ -14,7 +14,7 @@ import azure.durable_functions as df
 from agent_framework_durabletask import AgentSessionId
 from pydantic import BaseModel
 
-from redis_stream_handler import CANCELLED, DONE, Outcome, RunStatus, get_stream_handler
+from redis_stream_handler import CANCELLED, DONE, Outcome, RedisStreamHandler, RunStatus, get_stream_handler
 from stream_text import normalized
 from streaming_agent import streamed_request
 
@@ -123,21 +123,28 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
     return result.model_dump()
 
 
+async def write_result(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, result: RunResult
+) -> RunStatus:
+    """End a run's stream with its result, unless it has ended, and return the status with which it did."""
+    return await handler.write_completion(
+        conversation_id,
+        correlation_id=correlation_id,
+        outcome=outcome_of(result, correlation_id),
+        answer=None if result.response is None else normalized(result.response),
+    )
+
+
 async def finish_run(ending: dict[str, Any]) -> str:
     """Append a run's terminal event, after repairing what was streamed where it is not the committed answer.
 
     Returns:
         The status with which the run ended, whoever ended it.
     """
-    correlation_id, result = ending["run"]["correlation_id"], RunResult.model_validate(ending["result"])
+    run, result = ending["run"], RunResult.model_validate(ending["result"])
     async with await get_stream_handler() as handler:
-        status = await handler.write_completion(
-            ending["run"]["conversation_id"],
-            correlation_id=correlation_id,
-            outcome=outcome_of(result, correlation_id),
-            answer=None if result.response is None else normalized(result.response),
-        )
-    logger.info("run %s: %s", correlation_id, status)
+        status = await write_result(handler, run["conversation_id"], run["correlation_id"], result)
+    logger.info("run %s: %s", run["correlation_id"], status)
     return status
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +61,7 @@ def save(results: Sequence[Figure | Curve], path: Path) -> None:
 
 
 def _chart(results: Sequence[Figure | Curve]) -> Canvas:
-    canvas = Canvas(figsize=(12, 5), dpi=100, layout="constrained")
+    canvas = Canvas(figsize=(13, 5), dpi=100, layout="constrained")
     against, growing = canvas.subplots(1, 2)
     _draw_advantages(against, [result for result in results if isinstance(result, Figure)])
     _draw_growth(growing, [result for result in results if isinstance(result, Curve)])
@@ -76,7 +75,7 @@ def _draw_advantages(axes: Axes, figures: Sequence[Figure]) -> None:
     bars = axes.barh([figure.name for figure in compared], advantages, color="#2a6fbb")
     axes.bar_label(bars, [f"{advantage:,.3g} ×" for advantage in advantages], padding=3, fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlim(1, max([*advantages, 1]) * 4)
+    axes.set_xlim(0.5, max([*advantages, 1]) * 4)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title("Times better than the reference pattern", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
@@ -84,15 +83,15 @@ def _draw_advantages(axes: Axes, figures: Sequence[Figure]) -> None:
 
 def _draw_growth(axes: Axes, curves: Sequence[Curve]) -> None:
     for curve in curves:
-        typical = statistics.median(curve.costs.values())
-        costs = [cost / typical for cost in curve.costs.values()]
+        *_, last = curve.costs.values()
+        costs = [cost / last for cost in curve.costs.values()]
         axes.plot(list(curve.costs), costs, marker="o", markersize=3, label=f"{curve.name}, by {curve.size}")
     axes.axhspan(0.5, 2, color="gray", alpha=0.1)
     axes.set_xscale("log")
     axes.set_yscale("log", base=2)
-    axes.set_ylim(1 / 16, 16)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_title("Cost of one as their number grows, relative to the curve's median", fontsize=10)
+    axes.set_ylim(1 / 4, 256)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} ×"))
+    axes.set_title("Cost of one as they become many (the last is 1)", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     if curves:
         axes.legend(fontsize=7, loc="upper right")

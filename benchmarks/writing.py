@@ -107,8 +107,8 @@ async def commands(url: str) -> list[Figure]:
             sent_by_them, run_by_them = await _count_theirs(client, url, few, pace)
             sent = {OURS: [sent_by_us], "reference": [sent_by_them]}
             run = {OURS: [run_by_us], "reference": [run_by_them]}
-            figures.append(Figure(f"Redis commands sent per chunk, {name}", "", sent, wanted={OURS: 1}))
-            figures.append(Figure(f"Redis commands run per chunk, those of scripts too, {name}", "", run))
+            figures.append(Figure(f"commands sent per chunk, {name}", "", sent, wanted={OURS: 1}))
+            figures.append(Figure(f"commands run per chunk, in scripts too, {name}", "", run))
         return figures
 
 

@@ -175,6 +175,27 @@ async def test_what_was_read_and_is_told_too_is_no_silence(
     other.end()
 
 
+async def test_a_run_that_ends_in_the_middle_of_a_read_ends_the_reading(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(handler, conversation_id)
+    hgetall = handler._commands.hgetall
+
+    async def hgetall_before_the_end(key: str) -> Any:
+        records = await hgetall(key)
+        if watching(handler):
+            monkeypatch.undo()
+            await handler.write_completion(conversation_id, correlation_id="run")
+        return records
+
+    monkeypatch.setattr(handler._commands, "hgetall", hgetall_before_the_end)
+    received: list[str] = []
+    async with asyncio.timeout(4):
+        await follow(handler, conversation_id, received)
+
+    assert received == ["[DONE]"]
+
+
 async def test_followers_come_and_go_a_thousand_times_and_none_misses_anything(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
