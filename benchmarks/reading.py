@@ -19,13 +19,12 @@ from benchmarks.apps import (
 )
 from benchmarks.measure import OURS, Figure, interleave, percentile
 from redis_stream_handler import Chunk
-from tests.scripts import script
 
 EVENT = b"event: message"
 REPLAYED_CHUNKS = 10_000
 
 
-async def _received(response: aiohttp.ClientResponse) -> None:
+async def chunk_received(response: aiohttp.ClientResponse) -> None:
     """Wait for the next data that holds a chunk."""
     while EVENT not in await response.content.readany():
         if response.content.at_eof():
@@ -52,7 +51,7 @@ async def delivery(url: str) -> list[Figure]:
                 for sequence in range(200):
                     start = time.perf_counter()
                     await handler.append(name, "run", attempt, sequence, [Chunk(TEXT, 0)])
-                    await _received(response)
+                    await chunk_received(response)
                     taken.append((time.perf_counter() - start) * 1000)
                     await asyncio.sleep(0.005)
             await handler.write_completion(name, correlation_id="run")
@@ -67,7 +66,7 @@ async def delivery(url: str) -> list[Figure]:
                     await asyncio.sleep(0.37)
                     start = time.perf_counter()
                     await reference.write_chunk(url, key, TEXT, sequence)
-                    await _received(response)
+                    await chunk_received(response)
                     taken.append((time.perf_counter() - start) * 1000)
             await reference.write_end(url, key)
             worst["reference"].append(percentile(taken, 99))
@@ -116,22 +115,3 @@ async def events_per_second(client: aiohttp.ClientSession, path: str, chunks: in
     if content.count(EVENT) != chunks:
         raise ValueError(f"{content.count(EVENT)} chunks instead of {chunks}")
     return chunks / elapsed
-
-
-async def first_chunk(url: str) -> list[Figure]:
-    """From POST to the first chunk of a model without delay, on an idle host."""
-    async with running_app(url) as host, http_client(host) as client:
-
-        async def ours() -> float:
-            start = time.perf_counter()
-            body = {"message": script(chunks=["a"])}
-            async with client.post("/api/agents/TravelPlanner/run", json=body) as accepted:
-                path = (await accepted.json())["stream_url"]
-            async with client.get(path) as response:
-                await _received(response)
-                elapsed = time.perf_counter() - start
-                await response.read()
-            return elapsed * 1000
-
-        values = await interleave(20, {OURS: ours})
-    return [Figure("POST to first chunk", "ms", values, wanted={OURS: 60})]

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -95,51 +96,83 @@ async def callback(url: str) -> list[Figure]:
     return [Figure("taken from the agent per chunk, p99", "µs", values, wanted={OURS: 50, "reference": 50})]
 
 
+@dataclass(frozen=True)
+class _Statistics:
+    """What Redis did per chunk: commands that a client sent, commands run, in scripts too, and its time in µs."""
+
+    sent: float
+    run: float
+    microseconds: float
+
+
 async def commands(url: str) -> list[Figure]:
-    """Redis commands per chunk of a run under way, at 100 chunks per second and as fast as it goes."""
+    """Redis commands per chunk of runs under way: at 100 chunks per second each, and as fast as it goes."""
     async with stream_handler() as handler, Redis.from_url(url, decode_responses=True) as client:
         # Once, so that Redis knows the scripts.
         await begin_run(handler, new_name())
         await write_as_fast_as_it_goes(new_name(), 1)
         figures = []
-        for name, chunks, few, pace in (("100 chunks/s", 300, 300, 0.01), ("full speed", 10_000, 500, 0)):
-            sent_by_us, run_by_us = await _count_ours(client, chunks, pace)
-            sent_by_them, run_by_them = await _count_theirs(client, url, few, pace)
-            sent = {OURS: [sent_by_us], "reference": [sent_by_them]}
-            run = {OURS: [run_by_us], "reference": [run_by_them]}
-            figures.append(Figure(f"commands sent per chunk, {name}", "", sent, wanted={OURS: 1}))
-            figures.append(Figure(f"commands run per chunk, in scripts too, {name}", "", run))
+        for name, runs, chunks, few, pace, wanted in (
+            ("100 chunks/s", 1, 300, 300, 0.01, {OURS: 1}),
+            # With connections that are opened meanwhile.
+            ("20 × 100 chunks/s", 20, 300, 30, 0.01, {}),
+            ("full speed", 1, 10_000, 500, 0.0, {OURS: 1}),
+        ):
+            ours = await _our_statistics(client, runs, chunks, pace)
+            theirs = await _their_statistics(client, url, runs, few, pace)
+            sent = {OURS: [ours.sent], "reference": [theirs.sent]}
+            run = {OURS: [ours.run], "reference": [theirs.run]}
+            spent = {OURS: [ours.microseconds], "reference": [theirs.microseconds]}
+            figures += [
+                Figure(f"commands sent per chunk, {name}", "", sent, wanted=wanted),
+                Figure(f"commands run per chunk, in scripts too, {name}", "", run),
+                Figure(f"Redis's time per chunk, {name}", "µs", spent),
+            ]
         return figures
 
 
-async def _count_ours(client: Any, chunks: int, pace_seconds: float) -> tuple[float, float]:
-    writer = AttemptWriter(new_name(), "run")
-    await writer.start()
+async def _our_statistics(client: Any, runs: int, chunks: int, pace_seconds: float) -> _Statistics:
+    writers = [AttemptWriter(new_name(), "run") for _ in range(runs)]
+    for writer in writers:
+        await writer.start()
     await client.config_resetstat()
-    for _ in range(chunks):
-        writer.write(TEXT)
-        await writer.drain()
-        await asyncio.sleep(pace_seconds)
-    await writer.close()
-    calls = await _calls(client)
-    # All but these are run by the script.
-    sent = sum(count for name, count in calls.items() if name.startswith(("evalsha", "script", "client", "hello")))
-    return sent / chunks, sum(calls.values()) / chunks
+
+    async def write(writer: AttemptWriter) -> None:
+        for _ in range(chunks):
+            writer.write(TEXT)
+            await writer.drain()
+            await asyncio.sleep(pace_seconds)
+        await writer.close()
+
+    await asyncio.gather(*map(write, writers))
+    calls, microseconds = await _command_statistics(client)
+    # All but these are run by the script, and in its time.
+    sent = [name for name in calls if name.startswith(("evalsha", "script", "client", "hello"))]
+    total = runs * chunks
+    return _Statistics(
+        sum(calls[name] for name in sent) / total,
+        sum(calls.values()) / total,
+        sum(microseconds[name] for name in sent) / total,
+    )
 
 
-async def _count_theirs(client: Any, url: str, chunks: int, pace_seconds: float) -> tuple[float, float]:
-    key = new_name()
+async def _their_statistics(client: Any, url: str, runs: int, chunks: int, pace_seconds: float) -> _Statistics:
     await client.config_resetstat()
-    for number in range(chunks):
-        await reference.write_chunk(url, key, TEXT, number)
-        await asyncio.sleep(pace_seconds)
-    sent = sum((await _calls(client)).values()) / chunks
-    return sent, sent
+
+    async def write(key: str) -> None:
+        for number in range(chunks):
+            await reference.write_chunk(url, key, TEXT, number)
+            await asyncio.sleep(pace_seconds)
+
+    await asyncio.gather(*(write(new_name()) for _ in range(runs)))
+    calls, microseconds = await _command_statistics(client)
+    count = sum(calls.values()) / (runs * chunks)
+    return _Statistics(count, count, sum(microseconds.values()) / (runs * chunks))
 
 
-async def _calls(client: Any) -> dict[str, int]:
-    """Return how often each command was called since the statistics were reset."""
+async def _command_statistics(client: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how often each command was called, and its time in µs, since the statistics were reset."""
     statistics = await client.info("commandstats")
-    calls = {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in statistics.items()}
-    calls.pop("config|resetstat", None)
-    return calls
+    statistics.pop("cmdstat_config|resetstat", None)
+    named = {name.removeprefix("cmdstat_"): each for name, each in statistics.items()}
+    return {name: each["calls"] for name, each in named.items()}, {name: each["usec"] for name, each in named.items()}

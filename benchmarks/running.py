@@ -1,0 +1,75 @@
+"""What it takes to run an agent: the whole app, with a model that answers at once."""
+
+import asyncio
+import time
+
+import aiohttp
+import psutil
+
+from benchmarks.apps import http_client, running_app
+from benchmarks.measure import OURS, Figure, interleave
+from benchmarks.reading import chunk_received
+from tests.scripts import script
+
+RUN_ROUTE = "/api/agents/TravelPlanner/run"
+RUNS_AT_ONCE = 20
+
+
+async def first_chunk(url: str) -> list[Figure]:
+    """From POST to the first chunk of a model without delay, on an idle host."""
+    async with running_app(url) as host, http_client(host) as client:
+
+        async def ours() -> float:
+            start = time.perf_counter()
+            body = {"message": script(chunks=["a"])}
+            async with client.post(RUN_ROUTE, json=body) as accepted:
+                path = (await accepted.json())["stream_url"]
+            async with client.get(path) as response:
+                await chunk_received(response)
+                elapsed = time.perf_counter() - start
+                await response.read()
+            return elapsed * 1000
+
+        values = await interleave(20, {OURS: ours})
+    return [Figure("POST to first chunk", "ms", values, wanted={OURS: 60})]
+
+
+async def run_cost(url: str) -> list[Figure]:
+    """The host's processor time for a run, and what each chunk adds."""
+    async with running_app(url) as host, http_client(host) as client:
+        process = psutil.Process(host.pid)
+
+        async def cpu_ms(chunks: int, runs: int) -> float:
+            before = process.cpu_times()
+            await finish_runs(client, runs, chunks)
+            after = process.cpu_times()
+            return 1000 * (after.user + after.system - before.user - before.system) / runs
+
+        await finish_runs(client, RUNS_AT_ONCE, 3)
+        short = [await cpu_ms(3, 100) for _ in range(3)]
+        long = [await cpu_ms(303, 20) for _ in range(3)]
+    each = [1000 * (many - few) / 300 for few, many in zip(short, long, strict=True)]
+    return [
+        Figure("the host's CPU for a run of three chunks", "ms", {OURS: short}),
+        Figure("the host's CPU for each further chunk of a run, followed", "µs", {OURS: each}),
+    ]
+
+
+async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int) -> None:
+    """Start so many runs, each in its own conversation, and follow each to its end.
+
+    Raises:
+        ValueError: One did not end well.
+    """
+    waiting = iter(range(runs))
+    body = {"message": script(chunks=["word "] * chunks)}
+
+    async def run_one_after_another() -> None:
+        for _ in waiting:
+            async with client.post(RUN_ROUTE, json=body) as accepted:
+                path = (await accepted.json())["stream_url"]
+            async with client.get(path) as response:
+                if b"event: done" not in await response.read():
+                    raise ValueError("a run did not end well")
+
+    await asyncio.gather(*(run_one_after_another() for _ in range(RUNS_AT_ONCE)))
