@@ -75,7 +75,7 @@ def _draw_advantages(axes: Axes, figures: Sequence[Figure]) -> None:
     bars = axes.barh([figure.name for figure in compared], advantages, color="#2a6fbb")
     axes.bar_label(bars, [f"{advantage:,.3g} ×" for advantage in advantages], padding=3, fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlim(0.5, max([*advantages, 1]) * 4)
+    axes.set_xlim(0.1, max([*advantages, 1]) * 4)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_title("Times better than the reference pattern", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
