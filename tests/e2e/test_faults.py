@@ -174,6 +174,7 @@ async def test_without_redis_nothing_is_half_accepted_and_the_committed_state_is
 ) -> None:
     run = await frail.start_run(script(chunks=["a"]))
     await frail.finish(run)
+    await asyncio.to_thread(frail.host.wait_for_log, f"{run['correlation_id']} Completed")
     redis.kill()
 
     refused = await frail.client.post(RUN_ROUTE, content=script(chunks=["b"]), headers={"Content-Type": "text/plain"})
