@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ BLOCK_SECONDS = 10.0
 UNBLOCK_RETRY_SECONDS = 0.005
 
 Entry = TypeVar("Entry")
+
+logger = logging.getLogger(__name__)
 
 
 class Subscription(Generic[Entry]):
@@ -134,6 +137,10 @@ class StreamWatcher(ABC, Generic[Entry]):
             self._fail(error)
         except TimeoutError:
             self._fail(ConnectionError("Redis does not answer"))
+        except Exception:
+            # A watching that ended unnoticed would leave every follower waiting, the later ones too.
+            logger.exception("watching the streams failed")
+            self._fail(ConnectionError("watching the streams failed"))
 
     def _tell(self, key: str, entries: list[Any]) -> None:
         if key in self._cursors and entries:

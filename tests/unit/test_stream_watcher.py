@@ -261,6 +261,31 @@ async def test_what_came_between_the_catching_up_and_the_watching_is_told(
     subscription.end()
 
 
+async def test_a_foreign_entry_in_one_stream_keeps_nothing_from_the_followers_of_another(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    other = f"{conversation_id}-other"
+    attempts = {name: await begin(handler, name) for name in (conversation_id, other)}
+    received: list[str] = []
+    following = asyncio.create_task(persist(handler, other, received))
+    spoilt = asyncio.create_task(follow(handler, conversation_id, []))
+
+    async def both_watch() -> bool:
+        return watching(handler) == 2
+
+    await eventually(both_watch)
+    await handler._commands.xadd(f"agent-stream:{conversation_id}", {"a foreign": "entry"})
+    await write(handler, conversation_id, attempts[conversation_id], range(1))
+    async with asyncio.timeout(4):
+        with pytest.raises((RedisError, KeyError)):
+            await spoilt
+        await write(handler, other, attempts[other], range(2))
+        await handler.write_completion(other, correlation_id="run")
+        await following
+
+    assert received == ["0", "1", "[DONE]"]
+
+
 async def test_more_than_one_read_brings_is_read_at_once(
     handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
