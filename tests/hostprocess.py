@@ -1,8 +1,10 @@
 """Starting, killing and restarting ``python -m devhost`` from tests."""
 
+import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,6 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -96,9 +100,25 @@ class HostProcess:
         self._running().send_signal(signal.SIGINT)
         return self._ended(timeout)
 
-    def pause(self) -> None:
-        """SIGSTOP: it is still there and does nothing."""
-        self._running().send_signal(signal.SIGSTOP)
+    def pause(self, timeout: float = 10) -> None:
+        """SIGSTOP: it is still there and does nothing.
+
+        Not within a transaction, whose lock would hold up every other host for as long as it is stopped: SQLite's locks
+        are no leases.
+
+        Raises:
+            TimeoutError: it was in one whenever it was stopped within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self._running().send_signal(signal.SIGSTOP)
+            while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+                time.sleep(0.001)
+            if self._can_write():
+                return
+            self.resume()
+            time.sleep(0.001)
+        raise TimeoutError("the host is in a transaction all the time")
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)
@@ -148,6 +168,16 @@ class HostProcess:
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
+
+    def _can_write(self) -> bool:
+        """Whether nobody holds the write lock of the durable state."""
+        with contextlib.closing(sqlite3.connect(self._state_dir / "durable.sqlite", timeout=0)) as durable_state:
+            try:
+                durable_state.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            durable_state.rollback()
+            return True
 
     def _wait_for_line(self, line: str, first: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout
