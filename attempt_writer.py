@@ -40,10 +40,28 @@ class AttemptWriter:
         conversation_id: The conversation.
         correlation_id: The run.
         on_end: Called once when the attempt should end: the run was cancelled, has ended or has a newer attempt.
+        created: When the run was accepted, in ms since the epoch.
+        instead_of: The attempt whose place this one takes, 0 for none.
+
+    Attributes:
+        verdict: What Redis said last.
+        attempt: The attempt's number; 0 until Redis has given it.
     """
 
-    def __init__(self, conversation_id: str, correlation_id: str, on_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        on_end: Callable[[], None] | None = None,
+        *,
+        created: int = 0,
+        instead_of: int = 0,
+    ) -> None:
         self.verdict = Verdict.CONTINUE
+        self.attempt = 0
+        self._created = created
+        self._instead_of = instead_of
+        self._said: list[str] = []
         self._conversation_id = conversation_id
         self._correlation_id = correlation_id
         self._on_end = on_end
@@ -53,7 +71,6 @@ class AttemptWriter:
         self._overflowed = False
         self._closing = False
         self._in_order_until = time.monotonic() + BEGIN_SECONDS
-        self._attempt: int | None = None
         self._sequence = 0
         self._answered = True
         self._drained = asyncio.Event()
@@ -75,8 +92,14 @@ class AttemptWriter:
                 await self._begun.wait()
         return self.verdict
 
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self._said)
+
     def write(self, text: str) -> None:
         """Take over a chunk. This only queues it: it does not wait and does not raise."""
+        self._said.append(text)
         self._queue(self._normalizer.feed(text))
 
     async def drain(self) -> None:
@@ -95,6 +118,32 @@ class AttemptWriter:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=FLUSH_SECONDS)
             self._abandon()
+
+    async def answer(self, text: str | None) -> bool:
+        """Make this attempt the one that answers the run, after ``close``.
+
+        Args:
+            text: The answer, None for an error.
+
+        Returns:
+            Whether it may answer. Where Redis cannot say so, no other attempt can have begun by it either, and what the
+            durable runtime commits decides.
+        """
+        if self.verdict is Verdict.STOP:
+            return False
+        # An answer that the stream does not hold whole is of no use to another attempt.
+        is_told = not self._pending and not self._overflowed and text in (None, self.text)
+        if self.attempt and is_told:
+            with contextlib.suppress(RedisError):
+                async with await get_stream_handler() as handler:
+                    self.verdict = await handler.answer_run(
+                        self._conversation_id,
+                        self._correlation_id,
+                        self.attempt,
+                        failed=text is None,
+                        created=self._created,
+                    )
+        return self.verdict is not Verdict.STOP
 
     @property
     def _is_writing(self) -> bool:
@@ -139,11 +188,16 @@ class AttemptWriter:
 
     async def _round_trip(self) -> Verdict:
         async with await get_stream_handler() as handler:
-            if self._attempt is None:
+            if not self.attempt:
                 return await self._begin(handler)
             batch = [self._pending[i] for i in range(min(len(self._pending), MAX_BATCH_CHUNKS))]
             verdict = await handler.append(
-                self._conversation_id, self._correlation_id, self._attempt, self._sequence, batch
+                self._conversation_id,
+                self._correlation_id,
+                self.attempt,
+                self._sequence,
+                batch,
+                created=self._created,
             )
         self._sequence += len(batch)
         for _ in range(min(len(batch), len(self._pending))):
@@ -156,11 +210,15 @@ class AttemptWriter:
         while verdict is Verdict.WAIT:
             in_order = time.monotonic() < self._in_order_until
             verdict, attempt = await handler.begin_attempt(
-                self._conversation_id, self._correlation_id, in_order=in_order
+                self._conversation_id,
+                self._correlation_id,
+                in_order=in_order,
+                instead_of=self._instead_of,
+                created=self._created,
             )
             if verdict is Verdict.WAIT:
                 await asyncio.sleep(ORDER_POLL_SECONDS)
-        self._attempt = attempt
+        self.attempt = attempt
         self._begun.set()
         return verdict
 

@@ -9,28 +9,55 @@ from functools import partial
 from typing import Any, TypeVar
 
 import azure.durable_functions as df
-from agent_framework_durabletask import (
-    AgentSessionId,
-    DurableAgentState,
-    DurableAgentStateEntry,
-    DurableAgentStateResponse,
-)
+from agent_framework_durabletask import AgentSessionId, DurableAgentStateResponse
 from azure.durable_functions.models.DurableOrchestrationStatus import DurableOrchestrationStatus
 from pydantic import BaseModel
 
+from agent_memory import AgentMemory, entry_text, is_error
 from redis_stream_handler import RunStatus
-from run_orchestration import ORCHESTRATION, RunInput, RunResult
 from stream_text import well_formed
+
+ORCHESTRATION = "run_agent"
 
 # The durable runtime is on this machine, so one that takes longer is in trouble.
 DURABLE_CALL_SECONDS = 10.0
 ERASE_POLL_SECONDS = 0.05
+# The extension may fail to read a large state while it is written:
+# https://github.com/Azure/azure-functions-durable-extension/issues/2501
+STATE_READS = 3
 
 T = TypeVar("T")
 
 
 class DurableUnavailableError(Exception):
     """The durable runtime did not answer."""
+
+
+class RunInput(BaseModel):
+    """The orchestration's input.
+
+    ``created`` is when the run was accepted, in ms since the epoch by the clock of Redis; ``fingerprint`` tells the
+    requests of one idempotency key apart.
+    """
+
+    agent: str
+    conversation_id: str
+    correlation_id: str
+    message: str
+    timeout_seconds: float
+    created: int = 0
+    fingerprint: str | None = None
+
+
+class RunResult(BaseModel):
+    """How a run ended: the orchestration's output.
+
+    ``response`` is the committed answer; ``code`` is that of the ``error`` event, None unless there was one.
+    """
+
+    status: RunStatus
+    response: str | None = None
+    code: str | None = None
 
 
 class CommittedMessage(BaseModel):
@@ -88,7 +115,7 @@ async def read_results(client: df.DurableOrchestrationClient, agent: str, conver
     Raises:
         DurableUnavailableError: The durable runtime did not answer.
     """
-    entries = (await _read_state(client, agent, conversation_id)).data.conversation_history
+    entries = (await _read_memory(client, agent, conversation_id)).entries
     return {
         entry.correlation_id: _committed_result(entry)
         for entry in entries
@@ -104,16 +131,26 @@ async def read_messages(
     Raises:
         DurableUnavailableError: The durable runtime did not answer.
     """
-    states = await asyncio.gather(*(_read_state(client, agent, conversation_id) for agent in agents))
+    memories = await asyncio.gather(*(_read_memory(client, agent, conversation_id) for agent in agents))
     # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
-    messages = heapq.merge(*map(_messages, states), key=lambda message: message.created_at)
+    messages = heapq.merge(*map(_messages, memories), key=lambda message: message.created_at)
     return list(messages)
 
 
 async def erase_conversation(
-    client: df.DurableOrchestrationClient, agents: Iterable[str], conversation_id: str, runs: Iterable[str]
-) -> None:
+    client: df.DurableOrchestrationClient, agents: Iterable[str], conversation_id: str, runs: Iterable[str], since: int
+) -> set[str]:
     """Erase the agents' memory of a conversation, and the history of its runs: these, and those in that memory.
+
+    Args:
+        client: The durable client.
+        agents: The names of all agents.
+        conversation_id: The conversation.
+        runs: The correlation_ids of the runs that are known otherwise.
+        since: The time of the erasure in ms since the epoch. What was accepted up to then is not remembered again.
+
+    Returns:
+        The correlation_ids of all its runs.
 
     Raises:
         DurableUnavailableError: The durable runtime did not answer, or did not erase all of it in time.
@@ -123,11 +160,12 @@ async def erase_conversation(
         correlation_ids.update(await read_results(client, agent, conversation_id))
         entity = df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
         if (await durable_call(client.read_entity_state(entity))).entity_exists:
-            await durable_call(client.signal_entity(entity, "reset"))
-            await durable_call(_until(partial(_is_empty, client, agent, conversation_id)))
+            await durable_call(client.signal_entity(entity, "erase", since))
+            await durable_call(_until(partial(_is_erased, client, agent, conversation_id, since)))
     for correlation_id in correlation_ids:
         await durable_call(_until(partial(_has_ended, client, correlation_id)))
         await durable_call(client.purge_instance_history(correlation_id))
+    return correlation_ids
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -136,8 +174,8 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(ERASE_POLL_SECONDS)
 
 
-async def _is_empty(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> bool:
-    return not (await _read_state(client, agent, conversation_id)).data.conversation_history
+async def _is_erased(client: df.DurableOrchestrationClient, agent: str, conversation_id: str, since: int) -> bool:
+    return (await _read_memory(client, agent, conversation_id)).erased_since >= since
 
 
 async def _has_ended(client: df.DurableOrchestrationClient, correlation_id: str) -> bool:
@@ -145,11 +183,16 @@ async def _has_ended(client: df.DurableOrchestrationClient, correlation_id: str)
     return run is None or run.result is not None
 
 
-async def _read_state(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> DurableAgentState:
+async def _read_memory(client: df.DurableOrchestrationClient, agent: str, conversation_id: str) -> AgentMemory:
     entity = df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
-    response = await durable_call(client.read_entity_state(entity))
-    state = _decoded(response.entity_state) if response.entity_exists else None
-    return DurableAgentState.from_dict(state) if state else DurableAgentState()
+    for read in range(STATE_READS):
+        try:
+            response = await durable_call(client.read_entity_state(entity))
+            break
+        except DurableUnavailableError as error:
+            if read == STATE_READS - 1 or isinstance(error.__cause__, TimeoutError):
+                raise
+    return AgentMemory(_decoded(response.entity_state) if response.entity_exists else None, conversation_id)
 
 
 def _result(status: DurableOrchestrationStatus) -> RunResult | None:
@@ -163,26 +206,22 @@ def _result(status: DurableOrchestrationStatus) -> RunResult | None:
 
 
 def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
-    if any(content.type == "error" for message in entry.messages for content in message.contents):
+    if is_error(entry):
         return RunResult(status=RunStatus.FAILED, code="model_error")
-    return RunResult(status=RunStatus.COMPLETED, response=_text(entry))
+    return RunResult(status=RunStatus.COMPLETED, response=well_formed(entry_text(entry)))
 
 
-def _messages(state: DurableAgentState) -> list[CommittedMessage]:
+def _messages(memory: AgentMemory) -> list[CommittedMessage]:
     messages, created_at = [], ""
-    for entry in state.data.conversation_history:
+    for entry in memory.entries:
         created_at = max(created_at, _iso_utc(entry.created_at))
-        if text := _text(entry):
+        if text := entry_text(entry):
             role = "assistant" if isinstance(entry, DurableAgentStateResponse) else "user"
             message = CommittedMessage(
                 role=role, text=well_formed(text), correlation_id=entry.correlation_id, created_at=created_at
             )
             messages.append(message)
     return messages
-
-
-def _text(entry: DurableAgentStateEntry) -> str:
-    return "".join(message.text for message in entry.messages)
 
 
 def _decoded(value: Any) -> Any:

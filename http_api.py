@@ -20,14 +20,32 @@ from azurefunctions.extensions.http.fastapi import (
 from redis.exceptions import RedisError
 
 import sse
-from conversations import CommittedRun, durable_call, erase_conversation, read_messages, read_results, read_run
+from conversations import (
+    CommittedRun,
+    DurableUnavailableError,
+    RunInput,
+    RunResult,
+    durable_call,
+    erase_conversation,
+    read_messages,
+    read_results,
+    read_run,
+)
 from follower import Follower
 from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
 from recovery import restore_stream, settle_runs
-from redis_stream_handler import RedisStreamHandler, RunStatus, StreamEvent, UnknownRunError, get_stream_handler
-from run_orchestration import CANCEL_EVENT, MESSAGES, RunInput, RunResult
-from run_requests import parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
-from run_starter import RunStarter
+from redis_stream_handler import (
+    BeingErasedError,
+    ErasedError,
+    RedisStreamHandler,
+    RunStatus,
+    StreamEvent,
+    UnknownRunError,
+    get_stream_handler,
+)
+from run_orchestration import CANCEL_EVENT, MESSAGES
+from run_requests import RunRequest, parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
+from run_starter import KeyReusedError, PerhapsStartedError, RunStarter, key_name
 from settings import Settings
 from stream_text import well_formed
 
@@ -77,7 +95,7 @@ class _HttpApi:
         request = await parse_run_request(req, self._settings.max_message_bytes)
         async with await get_stream_handler() as handler:
             starter = RunStarter(handler, client, self._agents, self._settings.run_timeout_seconds)
-            run = await starter.start(agent, request)
+            run = await _started(starter, agent, request)
             if request.wait_for_response:
                 finished = await self._wait_for(handler, client, run)
                 if finished is not None:
@@ -125,13 +143,33 @@ class _HttpApi:
         committed = await self._read_run(req, client)
         body = await self._run_body(client, committed)
         if not RunStatus(body["status"]).is_open:
-            raise ProblemError(HTTPStatus.CONFLICT, "The run has ended, so there is nothing to cancel.")
+            raise _has_ended()
         # The orchestration cancels the run whatever becomes of Redis; telling the writer as well is faster.
-        await durable_call(client.raise_event(committed.input.correlation_id, CANCEL_EVENT))
-        with contextlib.suppress(RedisError):
-            async with await get_stream_handler() as handler:
-                await handler.cancel_run(committed.input.conversation_id, committed.input.correlation_id)
+        tell_orchestration = True
+        try:
+            with contextlib.suppress(RedisError):
+                async with await get_stream_handler() as handler:
+                    run = committed.input
+                    _, tell_orchestration = await handler.cancel_run(
+                        run.conversation_id, run.correlation_id, created=run.created
+                    )
+        except ErasedError:
+            raise _unknown_run() from None
+        if tell_orchestration:
+            await self._tell_orchestration(client, committed.input)
         return JSONResponse(body, HTTPStatus.ACCEPTED)
+
+    async def _tell_orchestration(self, client: df.DurableOrchestrationClient, run: RunInput) -> None:
+        try:
+            await durable_call(client.raise_event(run.correlation_id, CANCEL_EVENT))
+        except DurableUnavailableError:
+            # The runtime refuses events for an orchestration that has ended, or was purged.
+            committed = await read_run(client, run.correlation_id)
+            if committed is None:
+                raise _unknown_run() from None
+            if committed.result is None:
+                raise
+            raise _has_ended() from None
 
     async def get_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/conversations/{conversation_id}``"""
@@ -149,10 +187,14 @@ class _HttpApi:
         async with await get_stream_handler() as handler:
             await settle_runs(handler, client, conversation_id)
             runs = await handler.runs(conversation_id)
-            if not await handler.erase(conversation_id):
-                detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
-                raise ProblemError(HTTPStatus.CONFLICT, detail)
-        await erase_conversation(client, self._agents, conversation_id, runs)
+            since = await handler.erase(conversation_id)
+            if since is None:
+                raise _has_open_run()
+            erased = await erase_conversation(client, self._agents, conversation_id, runs, since)
+            await handler.release_keys(map(key_name, erased))
+            # What was restored until the durable state was gone goes too.
+            if await handler.erase(conversation_id, finished=True) is None:
+                raise _has_open_run()
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def get_health(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
@@ -173,7 +215,7 @@ class _HttpApi:
         correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         committed = await read_run(client, correlation_id)
         if committed is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no run of this correlation_id.")
+            raise _unknown_run()
         return committed
 
     async def _counted(self, batches: AsyncIterator[list[StreamEvent]]) -> AsyncIterator[list[StreamEvent]]:
@@ -247,6 +289,37 @@ class _HttpApi:
         results = await read_results(client, run.agent, run.conversation_id)
         code = "internal_error" if status is RunStatus.FAILED else None
         return status, results.get(run.correlation_id, RunResult(status=status, code=code))
+
+
+async def _started(starter: RunStarter, agent: str, request: RunRequest) -> RunInput:
+    try:
+        return await starter.start(agent, request)
+    except KeyReusedError:
+        detail = "This Idempotency-Key was used for another message or another conversation. Send a new key."
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
+    except BeingErasedError:
+        detail = "This conversation is being deleted. Send the message again in a moment."
+        raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+    except PerhapsStartedError:
+        detail = (
+            "The durable runtime and Redis do not answer, and the run may have started or not. "
+            "Send it again with the same Idempotency-Key: it is then run once."
+        )
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers) from None
+
+
+def _has_ended() -> ProblemError:
+    return ProblemError(HTTPStatus.CONFLICT, "The run has ended, so there is nothing to cancel.")
+
+
+def _has_open_run() -> ProblemError:
+    detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
+    return ProblemError(HTTPStatus.CONFLICT, detail)
+
+
+def _unknown_run() -> ProblemError:
+    return ProblemError(HTTPStatus.NOT_FOUND, "There is no run of this correlation_id.")
 
 
 def _accepted_response(run: RunInput) -> Response:

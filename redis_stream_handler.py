@@ -2,8 +2,9 @@
 
 Keys of the conversation ``abc``, in one cluster slot:
 
-``agent-stream:abc``                 a Stream with one entry per event
-``agent-runs:{agent-stream:abc}``    a hash with one record per run (``redis_scripts``)
+``agent-stream:abc``                   a Stream with one entry per event
+``agent-runs:{agent-stream:abc}``      a hash with one record per run (``redis_scripts``)
+``agent-erased:{agent-stream:abc}``    when the conversation was erased, if it was
 """
 
 import asyncio
@@ -13,14 +14,14 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
@@ -39,6 +40,13 @@ PAGE_ENTRIES = 500
 ANSWER_CHUNK_CHARACTERS = 4_000
 # How long the request that registered a run has to start it before another request with its key may.
 START_CLAIM_MS = 10_000
+# An erasure is remembered for longer than any message, lease or retry of the durable runtime can live: its longest
+# lived messages are those of a storage queue, 7 days.
+ERASURE_SECONDS = 8 * 24 * 3600
+# How long the durable runtime may take to forget a conversation.
+ERASING_SECONDS = 60
+# A cancellation is sent to the durable runtime once, and again when it is asked for again after this long.
+CANCEL_RESEND_MS = 5_000
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
 # of the blocking read and of its waking, a process with two event loops has 8 connections at most.
 MAX_COMMANDS_AT_ONCE = 3
@@ -118,14 +126,40 @@ DONE = Outcome(RunStatus.COMPLETED, "done", "[DONE]")
 CANCELLED = Outcome(RunStatus.CANCELLED, "cancelled", "[CANCELLED]")
 
 
+class Look(NamedTuple):
+    """What a stopped attempt sees of its run.
+
+    Attributes:
+        kind: ``answered`` by another attempt or ended with an answer; ``failed``; ``not_started``; ``erased``;
+            ``open``; ``unknown`` where Redis lost it.
+        text: The run's answer, where it is ``answered``.
+        silent_ms: For how long nothing was heard of the newest attempt of an ``open`` run.
+    """
+
+    kind: str
+    text: str
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The right to start a run: ``claim`` names who has it, ``created`` is when the run was accepted, in ms since the
+    epoch by the clock of Redis."""
+
+    claim: str
+    created: int
+
+
 @dataclass(frozen=True, slots=True)
 class LostRun:
-    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized."""
+    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized,
+    ``created`` 0 where nobody knows when it was accepted."""
 
     correlation_id: str
     agent: str
     outcome: Outcome | None
     answer: str
+    created: int = 0
 
     def events(self, entry_id: str) -> list[StreamEvent]:
         """Return the events that tell a follower of a run that has ended, all with this id."""
@@ -140,7 +174,7 @@ class LostRun:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent}
+        run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent, "created": self.created}
         if self.outcome is None:
             return run | {"status": RunStatus.QUEUED}
         ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
@@ -157,6 +191,14 @@ class Bounds:
 
 class UnknownRunError(LookupError):
     """Redis holds no such conversation, or no such run in it."""
+
+
+class ErasedError(LookupError):
+    """The conversation was erased after the run was accepted."""
+
+
+class BeingErasedError(Exception):
+    """The conversation is being erased at this moment."""
 
 
 class RedisStreamHandler:
@@ -191,25 +233,46 @@ class RedisStreamHandler:
     ) -> None:
         """Leave the shared connections open: they belong to the event loop, not to this block."""
 
-    async def accept_run(self, conversation_id: str, correlation_id: str, agent: str) -> str | None:
+    async def accept_run(
+        self, conversation_id: str, correlation_id: str, agent: str, claim: str | None = None
+    ) -> Acceptance | None:
         """Register a run as queued, and trim what the conversation no longer needs.
 
+        Args:
+            conversation_id: The conversation.
+            correlation_id: The run.
+            agent: The name of its agent.
+            claim: What names the caller, None for a new name.
+
         Returns:
-            A claim, when the caller is the one to start the run, or None when the run is known already. A run that
-            nobody started within ``START_CLAIM_MS``, or that ended as ``not_started``, can be claimed again.
+            The acceptance, when the caller is the one to start the run, or None when the run is known already. A run
+            that nobody started within ``START_CLAIM_MS``, or that ended as ``not_started``, can be claimed again.
+
+        Raises:
+            BeingErasedError: The conversation is.
         """
-        claim = secrets.token_hex(8)
-        claimed = await self._run_script(
-            redis_scripts.ACCEPT, conversation_id, correlation_id, agent, claim, START_CLAIM_MS
+        claim = claim or secrets.token_hex(8)
+        created = int(
+            await self._run_script(
+                redis_scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS
+            )
         )
-        return claim if claimed else None
+        if created < 0:
+            raise BeingErasedError(conversation_id)
+        return Acceptance(claim, created) if created else None
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
-        """Forget a run that could not be started."""
-        await self._run_script(redis_scripts.WITHDRAW, conversation_id, correlation_id, claim)
+        """End a run that could not be started, so that it does nothing should it be started all the same."""
+        await self._run_script(redis_scripts.WITHDRAW, conversation_id, correlation_id, 0, claim)
 
     async def begin_attempt(
-        self, conversation_id: str, correlation_id: str, *, in_order: bool = False
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        *,
+        in_order: bool = False,
+        instead_of: int = 0,
+        created: int = 0,
     ) -> tuple[Verdict, int]:
         """Make a new attempt the only one that may append, after a ``reset`` where an older one had streamed.
 
@@ -218,15 +281,26 @@ class RedisStreamHandler:
             correlation_id: The run.
             in_order: Whether not to begin before the same agent's run before this one has its terminal event, which
                 comes a moment after the commit that lets this one start.
+            instead_of: The attempt whose place this one takes: it does not begin where a newer one has begun.
+            created: When the run was accepted.
 
         Returns:
             The verdict and the attempt's number.
         """
-        verdict, attempt = await self._run_script(redis_scripts.BEGIN, conversation_id, correlation_id, int(in_order))
+        verdict, attempt = await self._run_script(
+            redis_scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
+        )
         return Verdict(verdict), int(attempt)
 
     async def append(
-        self, conversation_id: str, correlation_id: str, attempt: int, sequence: int, chunks: Sequence[Chunk]
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        attempt: int,
+        sequence: int,
+        chunks: Sequence[Chunk],
+        *,
+        created: int = 0,
     ) -> Verdict:
         """Append an attempt's chunks, the first of them with this sequence number, and keep the run alive.
 
@@ -234,7 +308,9 @@ class RedisStreamHandler:
         """
         fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
         return Verdict(
-            await self._run_script(redis_scripts.APPEND, conversation_id, correlation_id, attempt, sequence, *fields)
+            await self._run_script(
+                redis_scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields
+            )
         )
 
     async def write_chunk(
@@ -243,9 +319,32 @@ class RedisStreamHandler:
         """Append one chunk."""
         return await self.append(conversation_id, correlation_id, attempt, sequence, [Chunk(text, now_ms())])
 
+    async def answer_run(
+        self, conversation_id: str, correlation_id: str, attempt: int, *, failed: bool = False, created: int = 0
+    ) -> Verdict:
+        """Make this attempt the one that answers the run, with what it has appended or by an error.
+
+        Returns:
+            The verdict: STOP where the attempt must not answer, for it is not the newest, or the run has ended.
+        """
+        return Verdict(
+            await self._run_script(redis_scripts.ANSWER, conversation_id, correlation_id, created, attempt, int(failed))
+        )
+
+    async def look(self, conversation_id: str, correlation_id: str, *, created: int = 0) -> Look:
+        """Return what became of a run, for an attempt of it that was stopped."""
+        kind, text, silent_ms = await self._run_script(redis_scripts.LOOK, conversation_id, correlation_id, created)
+        return Look(kind, text, int(silent_ms))
+
     async def write_completion(
-        self, conversation_id: str, *, correlation_id: str, outcome: Outcome = DONE, answer: str | None = None
-    ) -> RunStatus:
+        self,
+        conversation_id: str,
+        *,
+        correlation_id: str,
+        outcome: Outcome = DONE,
+        answer: str | None = None,
+        created: int = 0,
+    ) -> RunStatus | None:
         """End a run with its terminal event, once: a run that has ended stays as it is.
 
         Args:
@@ -254,27 +353,45 @@ class RedisStreamHandler:
             outcome: How it ended. A run that was being cancelled and completed ends as cancelled.
             answer: The committed answer, normalized (``stream_text``). Where the newest attempt streamed anything
                 else, a ``reset`` and this text come before the terminal event.
+            created: When the run was accepted.
 
         Returns:
-            The status with which the run ended.
-        """
-        return await self._finish(conversation_id, correlation_id, outcome, unstarted=False, answer=answer)
+            The status with which the run ended; None where it is not ended as timed out, since it had answered before.
 
-    async def end_unstarted(self, conversation_id: str, *, correlation_id: str, outcome: Outcome) -> RunStatus:
+        Raises:
+            ErasedError: There is nothing to end any more.
+        """
+        return await self._finish(conversation_id, correlation_id, outcome, created, unstarted=False, answer=answer)
+
+    async def end_unstarted(
+        self, conversation_id: str, *, correlation_id: str, outcome: Outcome, created: int = 0
+    ) -> RunStatus:
         """End a run of which certainly no attempt has begun. One that failed so can be accepted again.
 
         Returns:
             The run's status.
+
+        Raises:
+            ErasedError: There is nothing to end any more.
         """
-        return await self._finish(conversation_id, correlation_id, outcome, unstarted=True, answer=None)
+        status = await self._finish(conversation_id, correlation_id, outcome, created, unstarted=True, answer=None)
+        return status or RunStatus.RUNNING
 
     async def _finish(
-        self, conversation_id: str, correlation_id: str, outcome: Outcome, *, unstarted: bool, answer: str | None
-    ) -> RunStatus:
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        outcome: Outcome,
+        created: int,
+        *,
+        unstarted: bool,
+        answer: str | None,
+    ) -> RunStatus | None:
         status = await self._run_script(
             redis_scripts.FINISH,
             conversation_id,
             correlation_id,
+            created,
             outcome.status,
             outcome.event,
             outcome.data,
@@ -282,25 +399,63 @@ class RedisStreamHandler:
             int(answer is not None),
             *split_answer(answer or ""),
         )
-        return RunStatus(status)
+        if status == "erased":
+            raise ErasedError(correlation_id)
+        return None if status == "answered" else RunStatus(status)
 
-    async def cancel_run(self, conversation_id: str, correlation_id: str) -> RunStatus | None:
+    async def cancel_run(
+        self, conversation_id: str, correlation_id: str, *, created: int = 0
+    ) -> tuple[RunStatus | None, bool]:
         """Ask an open run to end; its writer learns it from its next append.
 
         Returns:
-            The run's status before, or None where Redis did not know it.
+            The run's status before, or None where Redis did not know it; and whether to tell the durable runtime, which
+            is so once in ``CANCEL_RESEND_MS`` however many ask.
+
+        Raises:
+            ErasedError: There is nothing to cancel any more.
         """
-        status = await self._run_script(redis_scripts.CANCEL, conversation_id, correlation_id)
-        return RunStatus(status) if status else None
+        status, send = await self._run_script(
+            redis_scripts.CANCEL, conversation_id, correlation_id, created, CANCEL_RESEND_MS
+        )
+        if status == "erased":
+            raise ErasedError(correlation_id)
+        return RunStatus(status) if status else None, send == "1"
 
-    async def restore_runs(self, conversation_id: str, runs: Sequence[LostRun]) -> None:
-        """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end."""
+    async def erasure(self, conversation_id: str) -> str:
+        """Return what is known of the conversation's erasure, to be given to ``restore_runs``."""
+        async with self._turn() as commands:
+            return str(await commands.get(_erasure_key(conversation_id)) or "")
+
+    async def restore_runs(self, conversation_id: str, runs: Sequence[LostRun], erasure: str) -> bool:
+        """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end.
+
+        Args:
+            conversation_id: The conversation.
+            runs: The runs that the durable state knows.
+            erasure: What ``erasure`` answered before the durable state was read.
+
+        Returns:
+            Whether they are there now: not where the conversation was erased meanwhile.
+        """
         records = json.dumps([run.to_json() for run in runs])
-        await self._run_script(redis_scripts.RESTORE, conversation_id, "", records)
+        return bool(await self._run_script(redis_scripts.RESTORE, conversation_id, "", 0, erasure, records))
 
-    async def erase(self, conversation_id: str) -> bool:
-        """Forget the conversation's stream and runs, and return True, unless a run is open."""
-        return bool(await self._run_script(redis_scripts.ERASE, conversation_id, ""))
+    async def erase(self, conversation_id: str, *, finished: bool = False) -> int | None:
+        """Forget the conversation's stream and runs: before the durable runtime is made to forget it, and after.
+
+        Args:
+            conversation_id: The conversation.
+            finished: Whether the durable runtime has forgotten it. Until then, for ``ERASING_SECONDS`` at most, nothing
+                of the conversation is accepted or restored.
+
+        Returns:
+            The time of the erasure in ms since the epoch: what was accepted up to then is never written again. None,
+            and nothing is forgotten, while a run is open.
+        """
+        erasing_ms = 0 if finished else ERASING_SECONDS * 1000
+        since = await self._run_script(redis_scripts.ERASE, conversation_id, "", 0, ERASURE_SECONDS * 1000, erasing_ms)
+        return int(since) or None
 
     async def bounds(self, conversation_id: str) -> Bounds:
         """Return between which entries the stream is."""
@@ -326,6 +481,12 @@ class RedisStreamHandler:
         async with self._turn() as commands:
             await commands.ping()
         return (time.perf_counter() - start) * 1000
+
+    async def release_keys(self, keys: Iterable[str]) -> None:
+        """Delete these keys."""
+        for key in keys:
+            async with self._turn() as commands:
+                await commands.delete(key)
 
     async def claim_key(self, key: str, value: str, ttl_seconds: float) -> str:
         """Set the key, unless it is set, and return its value."""
@@ -413,14 +574,16 @@ class RedisStreamHandler:
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
         return any(run.status.is_open for run in watched), [_event(*entry) for entry in entries]
 
-    async def _run_script(self, script: str, conversation_id: str, correlation_id: str, *arguments: str | int) -> Any:
+    async def _run_script(
+        self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
+    ) -> Any:
         if script not in self._scripts:
             self._scripts[script] = self._commands.register_script(script)
-        keys = [_stream_key(conversation_id), _runs_key(conversation_id)]
+        keys = [_stream_key(conversation_id), _runs_key(conversation_id), _erasure_key(conversation_id)]
         if self._has_channels:
             keys.append(_stream_key(conversation_id))
         async with self._turn():
-            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, *arguments])
+            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
@@ -521,6 +684,10 @@ def _runs_key(conversation_id: str) -> str:
     return f"agent-runs:{{{_stream_key(conversation_id)}}}"
 
 
+def _erasure_key(conversation_id: str) -> str:
+    return f"agent-erased:{{{_stream_key(conversation_id)}}}"
+
+
 def _of_run(entries: list[StreamEvent], correlation_id: str | None) -> list[StreamEvent]:
     return entries if correlation_id is None else [event for event in entries if event.correlation_id == correlation_id]
 
@@ -536,7 +703,12 @@ def _after(cursor: str, entries: list[StreamEvent]) -> list[StreamEvent]:
 
 
 def _runs(records: Mapping[str, str]) -> dict[str, Run]:
-    return {correlation_id: Run.model_validate_json(record) for correlation_id, record in records.items()}
+    runs = {}
+    for correlation_id, record in records.items():
+        # The mark of lost runs is no record, nor is what others may have put there.
+        with contextlib.suppress(ValidationError):
+            runs[correlation_id] = Run.model_validate_json(record)
+    return runs
 
 
 def _event(entry_id: str, fields: Mapping[str, str]) -> StreamEvent:

@@ -1,24 +1,34 @@
 """The orchestration of a run, and its activities.
 
-The orchestration, not the callback, ends the stream: it alone knows that the durable runtime has committed the answer.
+The orchestration, not the callback, ends the stream, and only once the agent's answer is in the committed state of its
+entity: the durable runtime may send an entity's response before it commits, and lose the state that came with it.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
 import azure.durable_functions as df
 from agent_framework_durabletask import AgentSessionId
-from pydantic import BaseModel
 
-from redis_stream_handler import CANCELLED, DONE, Outcome, RedisStreamHandler, RunStatus, get_stream_handler
+from attempt import RunKey, streamed_request
+from conversations import ORCHESTRATION, DurableUnavailableError, RunInput, RunResult, read_results
+from redis_stream_handler import (
+    CANCELLED,
+    DONE,
+    ErasedError,
+    Outcome,
+    RedisStreamHandler,
+    RunStatus,
+    get_stream_handler,
+)
 from stream_text import normalized
-from streaming_agent import streamed_request
 
-ORCHESTRATION = "run_agent"
 CANCEL_EVENT = "cancel"
 
 MESSAGES = {
@@ -27,29 +37,17 @@ MESSAGES = {
     "not_started": "The run could not be started. Send the message again.",
     "internal_error": "Something went wrong on our side. Send the message again.",
 }
+# An answer is mostly committed a moment after it arrived.
+COMMIT_POLL_SECONDS = 0.02
+COMMIT_SECONDS = 2.0
+# An answer that was lost with its state is given again within this time, after the time that a run may take.
+RECOMMIT_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
 
-class RunInput(BaseModel):
-    """The orchestration's input."""
-
-    agent: str
-    conversation_id: str
-    correlation_id: str
-    message: str
-    timeout_seconds: float
-
-
-class RunResult(BaseModel):
-    """How a run ended: the orchestration's output.
-
-    ``response`` is the committed answer; ``code`` is that of the ``error`` event, None unless there was one.
-    """
-
-    status: RunStatus
-    response: str | None = None
-    code: str | None = None
+class NotCommittedError(Exception):
+    """The answer is not in the agent's committed memory yet."""
 
 
 class RetryWithBackoff(df.RetryOptions):  # type: ignore[misc]
@@ -79,31 +77,27 @@ def outcome_of(result: RunResult, correlation_id: str) -> Outcome:
     return DONE if result.code is None else error_outcome(result.code, correlation_id)
 
 
-def read_result(response: Any) -> RunResult:
-    """Return how a run ended from what the agent entity answered.
+def failure_of(response: Any) -> RunResult | None:
+    """Return how a run failed that its entity has not answered, or None for one that it has.
 
     Args:
-        response: An ``AgentResponse`` as a dict. The entity reports an error inside the agent as a message with a
-            content of type ``error``, and an error around it as a dict without messages.
+        response: What the entity answered: an ``AgentResponse`` as a dict, or anything else where the operation failed.
     """
-    if not isinstance(response, dict) or "messages" not in response:
-        return RunResult(status=RunStatus.FAILED, code="internal_error")
-    contents = [content for message in response["messages"] for content in message.get("contents", [])]
-    if any(content.get("type") == "error" for content in contents):
-        return RunResult(status=RunStatus.FAILED, code="model_error")
-    text = "".join(content.get("text") or "" for content in contents if content.get("type") == "text")
-    return RunResult(status=RunStatus.COMPLETED, response=text)
+    if isinstance(response, dict) and "messages" in response:
+        return None
+    is_dead = isinstance(response, dict) and response.get("status") == "not_started"
+    return RunResult(status=RunStatus.FAILED, code="not_started" if is_dead else "internal_error")
 
 
 def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any]]:
     """Run the agent's entity against the run timer and a cancellation, then end the stream."""
     run = RunInput.model_validate(context.get_input())
     entity = df.EntityId(AgentSessionId.to_entity_name(run.agent), run.conversation_id)
-    request = streamed_request(run.message, run.conversation_id, run.correlation_id, context.current_utc_datetime)
+    key = RunKey(run.conversation_id, run.correlation_id, run.created)
     timer = context.create_timer(context.current_utc_datetime + timedelta(seconds=run.timeout_seconds))
-    answer = context.call_entity(entity, "run", request)
+    answer = context.call_entity(entity, "run", streamed_request(run.message, key, context.current_utc_datetime))
     cancel = context.wait_for_external_event(CANCEL_EVENT)
-    ending = {"run": run.model_dump(exclude={"message"})}
+    ending: dict[str, Any] = {"run": run.model_dump(exclude={"message"})}
     winner = yield context.task_any([answer, timer, cancel])
     if winner == cancel:
         status = RunStatus((yield context.call_activity_with_retry(mark_cancelled.__name__, REDIS_RETRY, ending)))
@@ -112,58 +106,114 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
             return RunResult(status=status).model_dump()
         winner = yield context.task_any([answer, timer])
     if winner == timer:
-        result = RunResult(status=RunStatus.TIMED_OUT, code="timeout")
+        failure: RunResult | None = RunResult(status=RunStatus.TIMED_OUT, code="timeout")
     else:
         timer.cancel()
-        result = read_result(answer.result)
-    ending["result"] = result.model_dump()
-    # Where Redis was gone for all of the retries, the answer is committed all the same.
+        failure = failure_of(answer.result)
+    ending["failure"] = None if failure is None else failure.model_dump()
+    ending["give_up_at"] = context.current_utc_datetime.timestamp() + run.timeout_seconds + RECOMMIT_SECONDS
+    result = failure or RunResult(status=RunStatus.FAILED, code="internal_error")
+    # Where Redis was gone for all of the retries, the run has ended all the same.
     with contextlib.suppress(Exception):
-        result.status = RunStatus((yield context.call_activity_with_retry(finish_run.__name__, REDIS_RETRY, ending)))
+        ended = yield context.call_activity_with_retry(finish_run.__name__, REDIS_RETRY, ending)
+        result = RunResult.model_validate(ended)
     return result.model_dump()
 
 
-async def write_result(
-    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, result: RunResult
-) -> RunStatus:
-    """End a run's stream with its result, unless it has ended, and return the status with which it did."""
+async def write_result(handler: RedisStreamHandler, run: RunInput, result: RunResult) -> RunStatus | None:
+    """End a run's stream with its result, unless it has ended.
+
+    Returns:
+        The status with which it ended; None where its timer fired after it had been answered.
+
+    Raises:
+        ErasedError: Its conversation was erased.
+    """
     return await handler.write_completion(
-        conversation_id,
-        correlation_id=correlation_id,
-        outcome=outcome_of(result, correlation_id),
+        run.conversation_id,
+        correlation_id=run.correlation_id,
+        outcome=outcome_of(result, run.correlation_id),
         answer=None if result.response is None else normalized(result.response),
+        created=run.created,
     )
 
 
-async def finish_run(ending: dict[str, Any]) -> str:
+# The annotations are plain types: the Functions worker refuses a generic one on a binding.
+async def finish_run(ending: dict, client: df.DurableOrchestrationClient) -> dict:  # type: ignore[type-arg]
     """Append a run's terminal event, after repairing what was streamed where it is not the committed answer.
 
+    Args:
+        ending: ``{"run": RunInput without its message, "failure": RunResult or None where the entity has answered,
+            "give_up_at": seconds since the epoch}``.
+        client: The durable client.
+
     Returns:
-        The status with which the run ended, whoever ended it.
+        How the run ended, whoever ended it: a ``RunResult``.
+
+    Raises:
+        NotCommittedError: The answer is not committed yet.
+        RedisError: Redis did not answer.
     """
-    run, result = ending["run"], RunResult.model_validate(ending["result"])
+    run = RunInput.model_validate({**ending["run"], "message": ""})
+    result = RunResult.model_validate(ending["failure"]) if ending["failure"] else None
     async with await get_stream_handler() as handler:
-        status = await write_result(handler, run["conversation_id"], run["correlation_id"], result)
-    logger.info("run %s: %s", run["correlation_id"], status)
-    return status
+        if result is None:
+            result = await _committed_result(client, run, ending["give_up_at"])
+        with contextlib.suppress(ErasedError):
+            status = await write_result(handler, run, result)
+            if status is None:
+                result = await _committed_result(client, run, ending["give_up_at"])
+                status = await write_result(handler, run, result)
+            result = _ended_as(status or result.status, result)
+    logger.info("run %s: %s", run.correlation_id, result.status)
+    return result.model_dump()
 
 
-async def mark_cancelled(ending: dict[str, Any]) -> str:
+def _ended_as(status: RunStatus, result: RunResult) -> RunResult:
+    if status in (RunStatus.FAILED, RunStatus.TIMED_OUT) and result.code is None:
+        return RunResult(status=status, code="timeout" if status is RunStatus.TIMED_OUT else "internal_error")
+    return result.model_copy(update={"status": status})
+
+
+async def _committed_result(client: df.DurableOrchestrationClient, run: RunInput, give_up_at: float) -> RunResult:
+    deadline = time.monotonic() + COMMIT_SECONDS
+    while True:
+        with contextlib.suppress(DurableUnavailableError):
+            results = await read_results(client, run.agent, run.conversation_id)
+            if run.correlation_id in results:
+                return results[run.correlation_id]
+        if time.time() > give_up_at:
+            # The memory was reset, or the runtime has lost it.
+            return RunResult(status=RunStatus.FAILED, code="internal_error")
+        if time.monotonic() > deadline:
+            raise NotCommittedError(run.correlation_id)
+        await asyncio.sleep(COMMIT_POLL_SECONDS)
+
+
+async def mark_cancelled(ending: dict) -> str:  # type: ignore[type-arg]
     """Make sure that a run which is to be cancelled knows it, and end it at once where no attempt has begun.
+
+    Args:
+        ending: ``{"run": RunInput without its message}``.
 
     Returns:
         The run's status.
     """
-    run = {"conversation_id": ending["run"]["conversation_id"], "correlation_id": ending["run"]["correlation_id"]}
+    run = RunInput.model_validate({**ending["run"], "message": ""})
+    names = {"conversation_id": run.conversation_id, "correlation_id": run.correlation_id}
     async with await get_stream_handler() as handler:
-        await handler.cancel_run(**run)
-        return await handler.end_unstarted(**run, outcome=CANCELLED)
+        try:
+            await handler.cancel_run(**names, created=run.created)
+            return await handler.end_unstarted(**names, outcome=CANCELLED, created=run.created)
+        except ErasedError:
+            return RunStatus.CANCELLED
 
 
 def create_run_functions() -> df.Blueprint:
     """Return the orchestration and its activities, to be registered with the function app."""
     blueprint = df.Blueprint()
     blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
-    for activity in (finish_run, mark_cancelled):
-        blueprint.activity_trigger(input_name="ending")(activity)
+    blueprint.activity_trigger(input_name="ending")(mark_cancelled)
+    finishing = blueprint.durable_client_input(client_name="client")(finish_run)
+    blueprint.activity_trigger(input_name="ending")(finishing)
     return blueprint

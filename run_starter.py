@@ -1,16 +1,19 @@
 """Accepts a run: registers it in Redis, then starts its orchestration, once however often it is asked to."""
 
 import asyncio
+import contextlib
+import hashlib
+import secrets
 import time
 import uuid
 from dataclasses import dataclass
 
 import azure.durable_functions as df
+from redis.exceptions import RedisError
 
-from conversations import DurableUnavailableError, durable_call, read_run
+from conversations import ORCHESTRATION, DurableUnavailableError, RunInput, durable_call, read_run
 from recovery import restore_stream
-from redis_stream_handler import START_CLAIM_MS, RedisStreamHandler
-from run_orchestration import ORCHESTRATION, RunInput
+from redis_stream_handler import START_CLAIM_MS, Acceptance, RedisStreamHandler
 from run_requests import RunRequest
 
 # How long a key names its conversation while its run has not reached the durable state.
@@ -19,6 +22,14 @@ KEY_TTL_SECONDS = 24 * 3600.0
 OTHER_STARTER_SECONDS = START_CLAIM_MS / 1000 + 2
 OTHER_STARTER_POLL_SECONDS = 0.1
 _KEYS = uuid.UUID("6d1f4c4e-8d0b-5b6e-9a51-0c3d5a6f7e21")
+
+
+class KeyReusedError(Exception):
+    """The idempotency key has been used for another message or another conversation."""
+
+
+class PerhapsStartedError(Exception):
+    """Nobody can tell whether the run was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,70 +55,108 @@ class RunStarter:
             The run.
 
         Raises:
-            RedisError: Redis did not answer.
-            DurableUnavailableError: The durable runtime did not, and the run is not registered.
+            KeyReusedError: The key has started another run.
+            BeingErasedError: The conversation is being erased.
+            RedisError: Redis did not answer, and the run is not started.
+            DurableUnavailableError: The durable runtime did not, and the run does nothing even if it starts later.
+            PerhapsStartedError: Neither of them answered in the end.
         """
         if request.idempotency_key is None:
             run = self._run(agent, request, str(uuid.uuid4()), request.conversation_id or str(uuid.uuid4()))
-            claim = await self._accept(run, is_new=request.conversation_id is None)
-            await self._start_claimed(run, claim or "")
-            return run
+            accepted = await self._accept(run, is_new=request.conversation_id is None)
+            return run if accepted is None else await self._start_accepted(run, accepted)
         return await self._start_once(agent, request, request.idempotency_key)
 
     async def _start_once(self, agent: str, request: RunRequest, key: str) -> RunInput:
         # The id follows from the key, so the durable state knows the key for as long as it knows the run.
         correlation_id = run_of_key(agent, key)
-        claim = None
+        fingerprint = fingerprint_of(request)
+        accepted = None
         deadline = time.monotonic() + OTHER_STARTER_SECONDS
         while time.monotonic() < deadline:
             # With the claim in hand it is looked up once more: starting a finished orchestration would run it again.
             started = await read_run(self.client, correlation_id)
-            if started is not None:
-                return started.input
-            conversation_id = await self.handler.claim_key(
-                f"agent-idempotency:{correlation_id}", request.conversation_id or str(uuid.uuid4()), KEY_TTL_SECONDS
-            )
-            run = self._run(agent, request, correlation_id, conversation_id)
-            if claim is not None:
-                await self._start_claimed(run, claim)
-                return run
-            claim = await self._accept(run, is_new=request.conversation_id is None)
-            if claim is None:
+            if started is not None and (started.result is None or started.result.code != "not_started"):
+                return _same(started.input, fingerprint)
+            named = f"{request.conversation_id or uuid.uuid4()} {fingerprint}"
+            conversation_id, _, known_fingerprint = (
+                await self.handler.claim_key(key_name(correlation_id), named, KEY_TTL_SECONDS)
+            ).partition(" ")
+            run = self._run(agent, request, correlation_id, conversation_id, fingerprint)
+            _same(run, known_fingerprint)
+            if accepted is not None:
+                return await self._start_accepted(run, accepted)
+            accepted = await self._accept(run, is_new=request.conversation_id is None)
+            if accepted is None:
                 await asyncio.sleep(OTHER_STARTER_POLL_SECONDS)
         raise DurableUnavailableError
 
-    async def _accept(self, run: RunInput, *, is_new: bool) -> str | None:
+    async def _accept(self, run: RunInput, *, is_new: bool) -> Acceptance | None:
         if not is_new and not await self.handler.runs(run.conversation_id):
             # Without what expired before, the conversation's stream would seem to begin with this run.
             await restore_stream(self.handler, self.client, self.agents, run.conversation_id, None)
-        return await self.handler.accept_run(run.conversation_id, run.correlation_id, run.agent)
+        claim = secrets.token_hex(8)
+        try:
+            return await self.handler.accept_run(run.conversation_id, run.correlation_id, run.agent, claim)
+        except RedisError:
+            # It may have been registered all the same, and is not to be told of as a run that was never started.
+            with contextlib.suppress(RedisError):
+                await self.handler.withdraw_run(run.conversation_id, run.correlation_id, claim)
+            raise
 
-    async def _start_claimed(self, run: RunInput, claim: str) -> None:
+    async def _start_accepted(self, run: RunInput, accepted: Acceptance) -> RunInput:
+        run = run.model_copy(update={"created": accepted.created})
         try:
             await durable_call(
                 self.client.start_new(ORCHESTRATION, instance_id=run.correlation_id, client_input=run.model_dump())
             )
-        except DurableUnavailableError:
+        except DurableUnavailableError as error:
             if not await self._has_started(run):
-                await self.handler.withdraw_run(run.conversation_id, run.correlation_id, claim)
+                await self._withdraw(run, accepted, error)
                 raise
+        return run
+
+    async def _withdraw(self, run: RunInput, accepted: Acceptance, error: DurableUnavailableError) -> None:
+        try:
+            await self.handler.withdraw_run(run.conversation_id, run.correlation_id, accepted.claim)
+        except RedisError:
+            raise PerhapsStartedError from error
 
     async def _has_started(self, run: RunInput) -> bool:
-        try:
+        with contextlib.suppress(DurableUnavailableError):
             return await read_run(self.client, run.correlation_id) is not None
-        except DurableUnavailableError:
-            return False
+        return False
 
-    def _run(self, agent: str, request: RunRequest, correlation_id: str, conversation_id: str) -> RunInput:
+    def _run(
+        self, agent: str, request: RunRequest, correlation_id: str, conversation_id: str, fingerprint: str | None = None
+    ) -> RunInput:
         return RunInput(
             agent=agent,
             conversation_id=conversation_id,
             correlation_id=correlation_id,
             message=request.message,
             timeout_seconds=self.timeout_seconds,
+            fingerprint=fingerprint,
         )
 
 
 def run_of_key(agent: str, key: str) -> str:
     """Return the correlation_id of the run that an agent's idempotency key names."""
     return str(uuid.uuid5(_KEYS, f"{agent} {key}"))
+
+
+def key_name(correlation_id: str) -> str:
+    """Return the name under which Redis holds what a run's idempotency key was used for."""
+    return f"agent-idempotency:{correlation_id}"
+
+
+def fingerprint_of(request: RunRequest) -> str:
+    """Return what tells the requests of one key apart
+    (https://www.ietf.org/archive/id/draft-ietf-httpapi-idempotency-key-header-07.html, section 2.4)."""
+    return hashlib.sha256(f"{request.conversation_id or ''}\n{request.message}".encode()).hexdigest()
+
+
+def _same(run: RunInput, fingerprint: str) -> RunInput:
+    if run.fingerprint != fingerprint:
+        raise KeyReusedError
+    return run

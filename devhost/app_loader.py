@@ -63,7 +63,7 @@ def _load(definition: Any) -> Function:
 
 
 def _trigger_kind(name: str, trigger: Any) -> Trigger:
-    binding_type = trigger.get_binding_name()
+    binding_type = _binding_type(trigger)
     try:
         return Trigger(binding_type)
     except ValueError:
@@ -73,10 +73,16 @@ def _trigger_kind(name: str, trigger: Any) -> Trigger:
         ) from None
 
 
+def _binding_type(binding: Any) -> str:
+    # A generic binding has its type where the others have the kind of their data.
+    name: str = binding.get_binding_name() or binding.type
+    return name
+
+
 def _client_parameters(name: str, bindings: list[Any], trigger: Any) -> list[str]:
     clients = []
     for binding in bindings:
-        binding_type = binding.get_binding_name()
+        binding_type = _binding_type(binding)
         if binding_type == "durableClient":
             clients.append(binding.name)
         elif binding is not trigger and binding_type != "http":
@@ -124,7 +130,11 @@ def _registered_name(kind: Trigger, trigger: Any) -> str | None:
         Trigger.ACTIVITY: "activity",
         Trigger.ENTITY: "entity_name",
     }.get(kind)
-    return getattr(trigger, attribute, None) if attribute else None
+    generic = {Trigger.ENTITY: "entityName"}.get(kind, "")
+    name: str | None = (getattr(trigger, attribute, None) if attribute else None) or trigger.get_dict_repr().get(
+        generic
+    )
+    return name
 
 
 def _methods(trigger: Any) -> tuple[str, ...]:

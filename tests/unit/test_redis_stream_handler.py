@@ -266,8 +266,8 @@ async def test_cancelling_a_running_run_tells_its_writer_and_ends_it_as_cancelle
 ) -> None:
     attempt = await begin(handler, conversation_id, correlation_id)
 
-    assert await handler.cancel_run(conversation_id, correlation_id) is RunStatus.RUNNING
-    assert await handler.cancel_run(conversation_id, correlation_id) is RunStatus.CANCELLING
+    assert await handler.cancel_run(conversation_id, correlation_id) == (RunStatus.RUNNING, True)
+    assert await handler.cancel_run(conversation_id, correlation_id) == (RunStatus.CANCELLING, False)
     verdict = await handler.write_chunk(conversation_id, "so far", 0, correlation_id=correlation_id, attempt=attempt)
     status = await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="so far")
 
@@ -281,7 +281,7 @@ async def test_a_cancelled_run_that_has_not_begun_can_be_ended_at_once(
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
 
-    assert await handler.cancel_run(conversation_id, correlation_id) is RunStatus.QUEUED
+    assert await handler.cancel_run(conversation_id, correlation_id) == (RunStatus.QUEUED, True)
     ended = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=CANCELLED)
 
     assert ended is RunStatus.CANCELLED
@@ -302,7 +302,7 @@ async def test_a_cancelled_run_that_begins_all_the_same_is_told_at_once(
 async def test_a_cancelled_run_that_redis_lost_is_told_so_and_ended_by_its_attempt(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    assert await handler.cancel_run(conversation_id, correlation_id) is None
+    assert await handler.cancel_run(conversation_id, correlation_id) == (None, True)
 
     ended = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=CANCELLED)
     late = await handler.write_chunk(conversation_id, "b", 1, correlation_id=correlation_id, attempt=now_ms())
@@ -333,16 +333,20 @@ async def test_a_run_that_nobody_started_can_be_claimed_again(
     assert await handler.accept_run(conversation_id, correlation_id, "A")
 
 
-async def test_a_withdrawn_run_is_unknown(
+async def test_a_withdrawn_run_does_nothing_should_it_be_started_all_the_same(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    claim = await handler.accept_run(conversation_id, correlation_id, "A") or ""
+    accepted = await handler.accept_run(conversation_id, correlation_id, "A")
+    assert accepted is not None
     await handler.withdraw_run(conversation_id, correlation_id, "another's claim")
-    assert correlation_id in await handler.runs(conversation_id)
+    assert (await handler.runs(conversation_id))[correlation_id].status is RunStatus.QUEUED
 
-    await handler.withdraw_run(conversation_id, correlation_id, claim)
+    await handler.withdraw_run(conversation_id, correlation_id, accepted.claim)
 
-    assert await handler.runs(conversation_id) == {}
+    assert (await handler.begin_attempt(conversation_id, correlation_id))[0] is Verdict.STOP
+    assert (await handler.look(conversation_id, correlation_id)).kind == "not_started"
+    assert told(await read(handler, conversation_id)) == [], "nobody knows of it, so nobody is told"
+    assert await handler.accept_run(conversation_id, correlation_id, "A"), "its key can start it again"
 
 
 async def test_a_run_that_was_not_started_can_be_accepted_anew_and_has_one_end(
@@ -400,7 +404,7 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
 ) -> None:
     lost = [LostRun("first", "A", DONE, "one"), LostRun("second", "A", ERROR, ""), LostRun("third", "A", None, "")]
 
-    await asyncio.gather(*(handler.restore_runs(conversation_id, lost) for _ in range(10)))
+    await asyncio.gather(*(handler.restore_runs(conversation_id, lost, "") for _ in range(10)))
 
     assert [run.status for run in (await handler.runs(conversation_id)).values()] == ["completed", "failed", "queued"]
     batches = handler.read_stream(conversation_id, follow=False)
@@ -419,7 +423,7 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
 async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, answer: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")])
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
 
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
 
@@ -432,7 +436,7 @@ async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
 async def test_an_attempt_that_begins_after_a_loss_begins_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")])
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
 
     await handler.begin_attempt(conversation_id, correlation_id)
     await handler.begin_attempt(conversation_id, correlation_id)

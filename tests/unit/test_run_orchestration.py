@@ -3,42 +3,24 @@ from typing import Any
 
 import pytest
 
+from conversations import RunInput, RunResult
 from redis_stream_handler import CANCELLED, DONE, RedisStreamHandler, RunStatus
-from run_orchestration import MESSAGES, REDIS_RETRY, RunResult, error_outcome, finish_run, outcome_of, read_result
-
-
-def message(*contents: dict[str, Any], role: str = "assistant") -> dict[str, Any]:
-    return {"role": role, "contents": list(contents)}
-
-
-def text(value: str | None) -> dict[str, Any]:
-    return {"type": "text", "text": value}
+from run_orchestration import MESSAGES, REDIS_RETRY, error_outcome, failure_of, finish_run, outcome_of
 
 
 @pytest.mark.parametrize(
-    ("response", "result"),
+    ("response", "code"),
     [
-        (
-            {"messages": [message(text("a"), text("b")), message(text("c"))]},
-            RunResult(status=RunStatus.COMPLETED, response="abc"),
-        ),
-        ({"messages": []}, RunResult(status=RunStatus.COMPLETED, response="")),
-        ({"messages": [message(text(None))]}, RunResult(status=RunStatus.COMPLETED, response="")),
-        (
-            {"messages": [message({"type": "function_call", "name": "f"}), message(text("a"))]},
-            RunResult(status=RunStatus.COMPLETED, response="a"),
-        ),
-        (
-            {"messages": [message({"type": "error", "message": "secret"})]},
-            RunResult(status=RunStatus.FAILED, code="model_error"),
-        ),
-        ({"error": "secret", "status": "error"}, RunResult(status=RunStatus.FAILED, code="internal_error")),
-        (Exception("secret"), RunResult(status=RunStatus.FAILED, code="internal_error")),
-        (None, RunResult(status=RunStatus.FAILED, code="internal_error")),
+        ({"messages": []}, None),
+        ({"error": "secret", "status": "error"}, "internal_error"),
+        ({"status": "not_started"}, "not_started"),
+        ({"status": "erased"}, "internal_error"),
+        (Exception("secret"), "internal_error"),
+        (None, "internal_error"),
     ],
 )
-def test_how_a_run_ended_is_read_from_the_entitys_answer(response: Any, result: RunResult) -> None:
-    assert read_result(response) == result
+def test_whether_the_entity_has_answered_is_read_from_what_it_sent(response: Any, code: str | None) -> None:
+    assert failure_of(response) == (code and RunResult(status=RunStatus.FAILED, code=code))
 
 
 @pytest.mark.parametrize("code", MESSAGES)
@@ -70,14 +52,17 @@ def test_the_end_is_retried_with_backoff_for_more_than_an_hour_of_outage() -> No
 async def test_finishing_twice_is_finishing_once(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
+    run = RunInput(
+        agent="A", conversation_id=conversation_id, correlation_id=correlation_id, message="", timeout_seconds=1
+    )
+    failure = RunResult(status=RunStatus.FAILED, code="internal_error").model_dump()
     await handler.accept_run(conversation_id, correlation_id, "A")
-    ending = {
-        "run": {"conversation_id": conversation_id, "correlation_id": correlation_id},
-        "result": RunResult(status=RunStatus.COMPLETED, response="a\r\nb").model_dump(),
-    }
 
-    statuses = [await finish_run(ending) for _ in range(2)]
+    ended = [
+        await finish_run({"run": run.model_dump(exclude={"message"}), "failure": failure, "give_up_at": 0}, None)
+        for _ in range(2)
+    ]
 
-    assert statuses == ["completed", "completed"]
+    assert ended == [failure, failure]
     events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
-    assert [(event.event, event.text) for event in events] == [("message", "a\nb"), ("done", "[DONE]")]
+    assert [event.event for event in events] == ["error"]

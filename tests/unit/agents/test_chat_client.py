@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from agent_framework.openai import OpenAIChatCompletionClient
 
+from agent_memory import answer_text
 from agents import create_agents
 from agents.chat_client import create_chat_client
 from agents.offline_planner import OfflinePlanner
-from callbacks import answer_text
 from settings import load_settings
 from tests.hostprocess import REPOSITORY
 from tests.model_server import ModelServer, Reply, says

@@ -7,12 +7,12 @@ from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMix
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_memory import answer_text
 from agents.offline_planner import TOKENS_PER_TURN, OfflinePlanner, split_tokens
 from agents.travel_planner import create_travel_planner
 from agents.travel_tools import get_local_events, get_weather_forecast
 from agents.trip_plan import ask_for_destination
 from agents.trip_request import MAX_DAYS
-from callbacks import answer_text
 
 FAST = 1_000_000.0
 
