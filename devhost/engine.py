@@ -4,12 +4,15 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sqlite3
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -18,8 +21,10 @@ import azure.functions as func
 from azure.functions.durable_functions import ActivityTriggerConverter
 from azure.functions.meta import Datum
 
-from devhost.entities import batch_json, entity_name, failed_operation, operation_outcome
-from devhost.functions import FunctionTable, Invoker, Trigger
+from devhost.entities import OperationOutcome, batch_json, entity_name, failed_operation, operation_outcome
+from devhost.faults import Fault, Faults
+from devhost.function_timeout import FunctionTimeout
+from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.history import Event, EventType, new_event
 from devhost.orchestrations import FINAL_STATUSES, Episode, OrchestrationWork
 from devhost.store import ActivityWork, EntityWork, Store
@@ -29,16 +34,42 @@ logger = logging.getLogger(__name__)
 # Work of this process is announced at once; polling only finds what other hosts left or sent.
 POLL_SECONDS = 0.25
 DEAD_OWNER_CHECK_SECONDS = 0.5
+PURGE_SECONDS = 60
+# Others wait for the write lock while these are deleted.
+PURGE_BATCH = 100
+# What a blocked event loop gets to record what a worker's death ended; beyond, it is left to the leases.
+SETTLE_SECONDS = 5
 RESULT_DROPPED = "the lease was lost or the work is no longer wanted, so its result is dropped"
+COMMIT_REFUSED = "the state was changed by another execution, so this one's is not committed, whatever it has sent"
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Invoked = Episode | ActivityWork | EntityWork
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many ``steps``, of orchestrations and entities together, and ``activities`` are in progress at once at most.
+
+    Entities share the limit of orchestrations, as they do for every SDK that speaks the older protocol
+    (``SetUseSeparateQueueForEntityWorkItems`` of DurableTaskExtension.cs).
+    ``function_timeout`` is the seconds a function may run, None being for ever; ``retention`` those for which an
+    instance that has ended is kept.
+    """
+
+    steps: int
+    activities: int
+    function_timeout: float | None
+    retention: float
 
 
 class Engine:
     """Runs orchestrations, activities and entities of ``functions`` over the store at ``path``.
 
-    ``capacity`` is how many of each are in progress at once at most.
+    ``restart`` replaces this process by a new one of the same command, so that nothing in it gets to end well.
+
+    Raises:
+        StateError: the store cannot be used.
     """
 
     def __init__(
@@ -47,7 +78,8 @@ class Engine:
         functions: FunctionTable,
         invoker: Invoker,
         lease_seconds: float,
-        capacity: dict[Trigger, int],
+        limits: Limits,
+        restart: Callable[[], None],
     ) -> None:
         self._functions = functions
         self._invoker = invoker
@@ -57,8 +89,16 @@ class Engine:
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._capacity = dict(capacity)
-        self._free_threads = invoker.thread_count
+        self._free_steps = limits.steps
+        self._free_activities = limits.activities
+        self._retention = limits.retention
+        self._restart = restart
+        self.faults = Faults()
+        self.timeout = FunctionTimeout(limits.function_timeout, self._timed_out)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # By the number of their invocation.
+        self._invoked: dict[int, Invoked] = {}
+        self._worker_is_dead = False
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of the store on its thread."""
@@ -70,10 +110,12 @@ class Engine:
 
     async def run(self) -> None:
         """Work until cancelled. What is in progress then is delivered again at the next start."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(self._lease_seconds / 4, self._renew))
                 group.create_task(self._keep(DEAD_OWNER_CHECK_SECONDS, self._release_dead_owners))
+                group.create_task(self._keep(PURGE_SECONDS, self._purge))
                 group.create_task(self._keep(0, self._dispatch))
         finally:
             for task in self._tasks:
@@ -84,7 +126,7 @@ class Engine:
             try:
                 await action()
             except sqlite3.OperationalError as error:
-                logger.error("%s (by another host?); trying again", error)
+                logger.error("the durable state: %s; trying again", error)
                 await asyncio.sleep(POLL_SECONDS)
             await asyncio.sleep(seconds)
 
@@ -95,16 +137,13 @@ class Engine:
         if await self.call(self.store.release_dead_owners):
             self.wake()
 
+    async def _purge(self) -> None:
+        while await self.call(self.store.purge_ended, time.time() - self._retention, PURGE_BATCH):
+            pass
+
     async def _dispatch(self) -> None:
         self._wake.clear()
-        work = await self.call(
-            self.store.claim,
-            self._capacity[Trigger.ORCHESTRATION],
-            self._capacity[Trigger.ACTIVITY],
-            self._capacity[Trigger.ENTITY],
-            # Work that would have to wait for a thread here is better left to another host.
-            self._free_threads,
-        )
+        work = await self.call(self.store.claim, self._free_steps, self._free_activities)
         for orchestration in work.orchestrations:
             self._spawn(Trigger.ORCHESTRATION, orchestration.claim, self._run_episode(orchestration))
         for activity in work.activities:
@@ -122,11 +161,16 @@ class Engine:
             pass
 
     def _spawn(self, trigger: Trigger, claim: int, work: Coroutine[Any, Any, None]) -> None:
-        self._capacity[trigger] -= 1
-        self._free_threads -= 1
+        self._occupy(trigger, 1)
         task = asyncio.create_task(self._attempt(trigger, claim, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _occupy(self, trigger: Trigger, slots: int) -> None:
+        if trigger is Trigger.ACTIVITY:
+            self._free_activities -= slots
+        else:
+            self._free_steps -= slots
 
     async def _attempt(self, trigger: Trigger, claim: int, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -134,11 +178,33 @@ class Engine:
         except Exception:
             logger.exception("%s work failed and will be delivered again", trigger)
             await asyncio.sleep(POLL_SECONDS)
-            await self.call(self.store.release, claim)
+            await self._release(claim)
         finally:
-            self._capacity[trigger] += 1
-            self._free_threads += 1
+            self._occupy(trigger, -1)
             self.wake()
+
+    async def _release(self, claim: int) -> None:
+        """Give a claim up, for however long the disk refuses it: else it would be held as long as this host lives."""
+        while True:
+            try:
+                await self.call(self.store.release, claim)
+            except sqlite3.OperationalError as error:
+                logger.error("work cannot be given up: %s; trying again", error)
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return
+
+    @asynccontextmanager
+    async def _invoking(self, function: Function, work: Invoked, instance_id: str) -> AsyncIterator[None]:
+        with self.timeout.watch(f"{function.name} {instance_id}") as number:
+            self._invoked[number] = work
+            try:
+                yield
+            finally:
+                del self._invoked[number]
+                if self._worker_is_dead:
+                    # What came too late to be the worker's result must not change what is recorded of it.
+                    await asyncio.Event().wait()
 
     async def _run_episode(self, work: OrchestrationWork) -> None:
         episode = Episode(work, self._functions, work.status, work.progress)
@@ -159,7 +225,10 @@ class Engine:
             return
         context = func.OrchestrationContext(episode.context_json())
         try:
-            result = await self._invoker.invoke(function, {function.trigger_parameter: context})
+            async with self._invoking(function, episode, episode.work.instance_id):
+                if self.faults.strikes(Fault.DIE_IN_STEP, episode.work.instance_id):
+                    await self._die("the worker process died, as ordered")
+                result = await self._invoker.invoke(function, {function.trigger_parameter: context})
         except Exception as error:  # noqa: BLE001 - whatever the orchestrator raises ends the orchestration
             episode.fail(error, "".join(traceback.format_exception(error.__cause__ or error)))
         else:
@@ -176,31 +245,133 @@ class Engine:
             if function is None:
                 raise LookupError(self._functions.missing(Trigger.ACTIVITY, work.name))
             argument = ActivityTriggerConverter.decode(Datum(work.input_json, "json"), trigger_metadata=None)
-            result = await self._invoker.invoke(function, {function.trigger_parameter: argument})
+            async with self._invoking(function, work, work.instance_id):
+                result = await self._invoker.invoke(function, {function.trigger_parameter: argument})
             encoded = ActivityTriggerConverter.encode(result, expected_type=None).value
         except Exception as error:
             logger.warning("activity %s of %s failed", work.name, work.instance_id, exc_info=error)
-            reason = f"Activity function '{work.name}' failed: {type(error).__name__}: {error}"
             details = "".join(traceback.format_exception(error))
-            return new_event(EventType.TASK_FAILED, TaskScheduledId=work.task_id, Reason=reason, Details=details)
+            return _activity_failed(work, f"{type(error).__name__}: {error}", details)
         return new_event(EventType.TASK_COMPLETED, TaskScheduledId=work.task_id, Result=encoded)
 
     async def _run_operation(self, work: EntityWork) -> None:
+        try:
+            outcome = await self._execute_operation(work)
+        except Exception:
+            # As TaskEntityShim.cs does: nothing is sent, and the operation's message is delivered again.
+            logger.exception(
+                "entity %s: the function failed in %s, to be executed again", work.entity_id, work.request["op"]
+            )
+            await self.call(self.store.abandon_operation, work)
+        else:
+            await self._complete_operation(work, outcome)
+
+    async def _execute_operation(self, work: EntityWork) -> OperationOutcome:
         name = entity_name(work.entity_id)
         function = self._functions.find(Trigger.ENTITY, name)
-        try:
-            if function is None:
-                raise LookupError(self._functions.missing(Trigger.ENTITY, name))
-            context = func.EntityContext(batch_json(work))
+        if function is None:
+            # Senders look, too; so it was there when the operation was sent, and may come back with the next start.
+            raise LookupError(self._functions.missing(Trigger.ENTITY, name))
+        context = func.EntityContext(batch_json(work))
+        async with self._invoking(function, work, work.entity_id):
+            if self.faults.strikes(Fault.OVERLAP, work.entity_id):
+                await self._overlap(work)
             result = await self._invoker.invoke(function, {function.trigger_parameter: context})
-            outcome = operation_outcome(work, json.loads(result))
-        except Exception as error:
-            logger.debug("the %s function failed", name, exc_info=error)
-            outcome = failed_operation(work, str(error))
+        return operation_outcome(work, json.loads(result))
+
+    async def _complete_operation(self, work: EntityWork, outcome: OperationOutcome) -> None:
         if outcome.error is not None:
             logger.warning("entity %s: %s failed: %s", work.entity_id, work.request["op"], outcome.error)
-        committed = await self.call(
-            self.store.complete_operation, work, outcome.state_json, outcome.present, outcome.response, outcome.signals
-        )
-        if not committed:
-            logger.warning("entity %s: %s", work.entity_id, RESULT_DROPPED)
+        await self.call(self.store.send_outcome, work, outcome.response, outcome.signals)
+        self.wake()
+        if self.faults.strikes(Fault.CRASH_AFTER_RESPONSE, work.entity_id):
+            os.kill(os.getpid(), signal.SIGKILL)
+        refused = self.faults.strikes(Fault.REFUSE_COMMIT, work.entity_id)
+        if refused or not await self.call(self.store.commit_state, work, outcome.state_json, outcome.present):
+            logger.warning("entity %s: %s", work.entity_id, COMMIT_REFUSED)
+            await self.call(self.store.abandon_operation, work)
+        elif not work.deduplicated:
+            await self.call(self.store.remove_operation, work)
+
+    # The worker's end
+
+    def _timed_out(self, number: int, name: str) -> None:
+        """Called on the watching thread: the event loop may be what hangs."""
+        reason = f"{name} ran for longer than functionTimeout"
+        try:
+            if self._loop is not None:
+                asyncio.run_coroutine_threadsafe(self._die(reason, number), self._loop).result(SETTLE_SECONDS)
+        finally:
+            self._restart()
+
+    async def _die(self, reason: str, timed_out: int | None = None) -> None:
+        """Restart the process, having recorded what the real host, whose worker is another process, makes of it."""
+        self._worker_is_dead = True
+        print(f"The worker restarts, and everything in it ends: {reason}.", flush=True)
+        for number, work in list(self._invoked.items()):
+            try:
+                await self._record_death(work, reason, is_cause=number == timed_out)
+            except sqlite3.Error:
+                logger.exception("the end of an invocation is not recorded; it will be delivered again")
+        await self.call(self.store.leave)
+        self._restart()
+
+    async def _record_death(self, work: Invoked, reason: str, *, is_cause: bool) -> None:
+        """What becomes of an invocation whose worker is gone, ``is_cause`` telling the one that exceeded its time.
+
+        A step fails its orchestration for good (TaskOrchestrationShim.cs), but is delivered again when it was the cause
+        (``OrchestrationMiddleware`` of DurableTaskExtension.cs). An activity fails (TaskActivityShim.cs). An entity's
+        operation is executed again, but answers when it was the cause, with an error that is not JSON
+        (TaskEntityShim.cs).
+        """
+        match work:
+            case Episode():
+                if not is_cause:
+                    work.fail_at_once(reason)
+                    work.close()
+                    await self.call(self.store.commit_episode, work)
+            case ActivityWork():
+                await self.call(self.store.complete_activity, work, _activity_failed(work, reason))
+            case EntityWork():
+                if is_cause:
+                    await self._complete_operation(work, failed_operation(work, reason))
+                else:
+                    await self.call(self.store.abandon_operation, work)
+
+    # Faults that a test orders
+
+    async def order(self, fault: Fault, match: str) -> Callable[[], Awaitable[None]] | None:
+        """Let a fault happen, once; None when there is nothing it could happen to.
+
+        ``match`` is a part of the name of what it is to happen to: a function's, with the entity or instance. What is
+        returned is to be done when the order is answered, since it may end this process.
+        """
+        match fault:
+            case Fault.WORKER_DEATH:
+                return partial(self._die, "the worker process died, as ordered")
+            case Fault.FUNCTION_TIMEOUT:
+                found = self.timeout.find(match)
+                return found and partial(self._die, f"{found[1]} ran for longer than functionTimeout", found[0])
+            case Fault.OVERLAP:
+                for work in reversed(self._invoked.values()):
+                    if isinstance(work, EntityWork) and match in work.entity_id and await self._overlap(work):
+                        return _nothing
+        self.faults.order(fault, match)
+        return _nothing
+
+    async def _overlap(self, work: EntityWork) -> bool:
+        again = await self.call(self.store.claim_again, work)
+        if again is None:
+            return False
+        logger.warning("entity %s: %s is executed twice at once, as ordered", work.entity_id, work.request["op"])
+        self._spawn(Trigger.ENTITY, again.claim, self._run_operation(again))
+        return True
+
+
+async def _nothing() -> None:
+    """The order is carried out already."""
+
+
+def _activity_failed(work: ActivityWork, reason: str, details: str = "") -> Event:
+    text = f"Activity function '{work.name}' failed: {reason}"
+    return new_event(EventType.TASK_FAILED, TaskScheduledId=work.task_id, Reason=text, Details=details)

@@ -61,8 +61,8 @@ def operation_outcome(work: EntityWork, result: dict[str, Any]) -> OperationOutc
 
 
 def failed_operation(work: EntityWork, message: str) -> OperationOutcome:
-    """The function itself could not run: the state stays as it was and the caller gets an error."""
-    return OperationOutcome(work.state_json, work.present, _response(json.dumps(message), failed=True), error=message)
+    """The function ran out of time: the state stays and the caller gets an error, whose text is not JSON for once."""
+    return OperationOutcome(work.state_json, work.present, _response(message, failed=True), error=message)
 
 
 def _response(result_json: str, *, failed: bool) -> str:

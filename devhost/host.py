@@ -4,19 +4,24 @@ import asyncio
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from socket import socket
 
-from devhost.engine import Engine
+from devhost.engine import Engine, Limits
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.host_config import HostConfig
 from devhost.http_server import bind, function_path, function_routes, make_server
 from devhost.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
+from devhost.processes import restart
 
 logger = logging.getLogger(__name__)
 
 LEASE_SETTING = "DEVHOST_LEASE_SECONDS"
 DEFAULT_LEASE_SECONDS = "10"
+RETENTION_SETTING = "DEVHOST_RETENTION_HOURS"
+# Nothing of what the real backends keep is ever purged by itself; clients read what has ended.
+DEFAULT_RETENTION_HOURS = "168"
 FUNCTIONS_PER_CORE = 10
 
 
@@ -72,12 +77,23 @@ class Host:
         return int(failed)
 
     def _engine(self, invoker: Invoker) -> Engine:
-        # The real host's default; work beyond the number of threads would only hold its lease and wait.
-        limit = min(FUNCTIONS_PER_CORE * (os.cpu_count() or 1), invoker.thread_count)
-        capacity = dict.fromkeys((Trigger.ORCHESTRATION, Trigger.ACTIVITY, Trigger.ENTITY), limit)
-        capacity |= self._config.concurrency
+        default = FUNCTIONS_PER_CORE * (os.cpu_count() or 1)
+        limits = Limits(
+            steps=self._config.concurrency.get(Trigger.ORCHESTRATION, default),
+            activities=self._config.concurrency.get(Trigger.ACTIVITY, default),
+            function_timeout=self._config.function_timeout,
+            retention=float(os.environ.get(RETENTION_SETTING, DEFAULT_RETENTION_HOURS)) * 3600,
+        )
         lease_seconds = float(os.environ.get(LEASE_SETTING, DEFAULT_LEASE_SECONDS))
-        return Engine(self._state_dir / "durable.sqlite", self._functions, invoker, lease_seconds, capacity)
+        port = self._listener.getsockname()[1]
+        return Engine(
+            self._state_dir / "durable.sqlite",
+            self._functions,
+            invoker,
+            lease_seconds,
+            limits,
+            partial(restart, "--port", str(port)),
+        )
 
     def _announce(self, base_url: str) -> None:
         print("devhost: an embedded Functions host for development and tests, not for production\n\nFunctions:")

@@ -8,12 +8,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devhost.engine import Engine
 from devhost.entities import signal_request
+from devhost.faults import Fault
 from devhost.functions import FunctionTable, Trigger
 from devhost.history import Event, EventType, isoformat, new_event, parse_time
 from devhost.orchestrations import FINAL_STATUSES
@@ -40,7 +42,9 @@ class ManagementApi:
 
     def routes(self, prefix: str) -> list[Route]:
         instance = f"{prefix}/instances/{{instance_id}}"
+        faults = [Route(f"{prefix}/faults/{{fault}}", self._order_fault, methods=["POST"])]
         return [
+            *(faults if self._engine.faults.enabled else []),
             Route(f"{prefix}/orchestrators/{{name}}", self._start, methods=["POST"]),
             Route(f"{prefix}/orchestrators/{{name}}/{{instance_id}}", self._start, methods=["POST"]),
             Route(f"{prefix}/instances/", self._list, methods=["GET"]),
@@ -244,6 +248,16 @@ class ManagementApi:
         await self._engine.call(self._engine.store.signal_entity, _entity_id(request), signal)
         self._engine.wake()
         return Response(status_code=HTTPStatus.ACCEPTED)
+
+    async def _order_fault(self, request: Request) -> Response:
+        try:
+            fault = Fault(request.path_params["fault"])
+        except ValueError:
+            return Response(status_code=HTTPStatus.NOT_FOUND)
+        rest = await self._engine.order(fault, request.query_params.get("match", ""))
+        if rest is None:
+            return Response(status_code=HTTPStatus.CONFLICT)
+        return Response(status_code=HTTPStatus.ACCEPTED, background=BackgroundTask(rest))
 
     async def _read(self, request: Request) -> dict[str, Any] | None:
         return await self._engine.call(self._engine.store.read_instance, _id(request))

@@ -77,13 +77,15 @@ class Progress:
 
     ``tasks`` are the open tasks by id: ``{"kind", "name", "input", "retry"?, "attempt"?, "since"?, "leaf"?, ...}``.
     ``leaf`` is the place of a timer's action among the leaves of ``actions``, by which a later cancellation finds it.
-    ``waits`` are the names of the events waited for, an entity's answer being an event named by the call's id.
+    ``waits`` are the names of the events waited for, an entity's answer being an event named by the call's id;
+    ``calls`` are these ids, and whether it is answered.
     ``end`` is how the orchestrator function ended, kept while tasks are open.
     """
 
     next_id: int = 0
     leaves: int = 0
     waits: list[str] = field(default_factory=list)
+    calls: dict[str, bool] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     end: dict[str, Any] | None = None
 
@@ -184,6 +186,14 @@ class Episode:
         else:
             self.apply({"actions": [[]], "error": message, "details": details, "isDone": True})
 
+    def fail_at_once(self, reason: str) -> None:
+        """The function did not come back, so nothing is known of the tasks it waits for, and none keeps it running.
+
+        ``TaskOrchestrationExecutor`` of DurableTask.Core takes the history's tasks for a program that has changed.
+        """
+        self.progress.tasks.clear()
+        self._end(failure=(f"Orchestrator function '{self.work.name}' failed: {reason}", ""))
+
     def close(self) -> None:
         """End the step, and the instance if its function ended and no task is open.
 
@@ -224,6 +234,8 @@ class Episode:
 
     def _complete(self, event: Event) -> bool:
         kind = EventType(event["EventType"])
+        if kind is EventType.EVENT_RAISED and self._is_answered(event["Name"]):
+            return False
         if kind in (EventType.EXECUTION_STARTED, EventType.EVENT_RAISED):
             self.status = "Running"
             self.history.append(event)
@@ -237,6 +249,13 @@ class Episode:
         elif kind is EventType.TIMER_FIRED and "retry" in task:
             self._retry(task)
         return True
+
+    def _is_answered(self, name: str) -> bool:
+        """Whether the event is a second answer of a call, of which only the first counts; notes a first one."""
+        answered = self.progress.calls.get(name, False)
+        if name in self.progress.calls:
+            self.progress.calls[name] = True
+        return answered
 
     def _schedule_retry_timer(self, task: dict[str, Any]) -> None:
         """Wait after every failed attempt, the last included, as DurableTask.Core's RetryInterceptor does."""
@@ -344,6 +363,7 @@ class Episode:
         self._add(EventType.EVENT_SENT, self._next_id(), InstanceId=entity_id, Name="op", Input=json.dumps(request))
         if not signal:
             self.progress.waits.append(request["id"])
+            self.progress.calls[request["id"]] = False
         self.operations.append((entity_id, request))
 
     def _cancel_timer(self, leaf: int) -> None:

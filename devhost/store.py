@@ -1,7 +1,12 @@
 """The durable state, in one SQLite file that several hosts may share.
 
-Work is claimed with a lease: an owner, a claim number and an expiry in seconds since the epoch. What a piece of work
-changes and sends is committed in one transaction, and only while its claim still stands.
+Work is claimed with a lease: an owner, a claim number and an expiry in seconds since the epoch. What a step of an
+orchestration or an activity changes and sends is committed in one transaction, and only while its claim still stands.
+
+An entity's operation is weaker, as it is with Azure Storage (``CompleteTaskOrchestrationWorkItemAsync`` of
+AzureStorageOrchestrationService.cs): what it sends is sent first, whoever holds the lease by now, and its state is
+committed afterwards, in a transaction of its own and only over the state that it has read (``etag``). The first commit
+wins, be it of the lease's holder or not.
 """
 
 # ruff: noqa: S608 - what is put into queries is table names and conditions of this file
@@ -20,6 +25,8 @@ from devhost.history import CONTROL_EVENTS, Event, EventType, encode, execution_
 from devhost.orchestrations import FINAL_STATUSES, Episode, Message, OrchestrationWork, Progress
 from devhost.processes import process_start_time
 
+# Of the tables; a file of another one is refused rather than misread.
+SCHEMA_VERSION = 2
 # A host that is stopped inside a transaction keeps the write lock; beyond this a writer gives up with an error.
 LOCK_TIMEOUT_SECONDS = 30
 
@@ -32,6 +39,8 @@ CREATE TABLE IF NOT EXISTS instances (
     parent_id TEXT, parent_execution_id TEXT, parent_task_id INTEGER,
     owner TEXT, claim INTEGER, lease_until REAL
 );
+CREATE INDEX IF NOT EXISTS instances_leased ON instances (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS instances_ended ON instances (updated) WHERE status IN ('Completed', 'Failed', 'Terminated');
 CREATE TABLE IF NOT EXISTS history (
     instance_id TEXT NOT NULL, seq INTEGER NOT NULL, event TEXT NOT NULL, PRIMARY KEY (instance_id, seq)
 ) WITHOUT ROWID;
@@ -47,29 +56,48 @@ CREATE TABLE IF NOT EXISTS activities (
     owner TEXT, claim INTEGER, lease_until REAL
 );
 CREATE TABLE IF NOT EXISTS entities (
-    id TEXT PRIMARY KEY, state TEXT, present INTEGER NOT NULL DEFAULT 0,
+    id TEXT PRIMARY KEY, state TEXT, present INTEGER NOT NULL DEFAULT 0, etag TEXT NOT NULL,
+    abandoned INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0,
     owner TEXT, claim INTEGER, lease_until REAL
 );
+CREATE INDEX IF NOT EXISTS entities_leased ON entities (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entities_waiting ON entities (not_before);
 CREATE TABLE IF NOT EXISTS operations (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, entity_id TEXT NOT NULL, request TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, entity_id TEXT NOT NULL, sent REAL NOT NULL, request TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS operations_entity ON operations (entity_id);
 """
+
+# Beyond what one purge frees, so that the file shrinks; few, since others wait for the write lock meanwhile.
+VACUUM_PAGES = 1000
 
 LEASED_TABLES = ("instances", "activities", "entities")
 
 # Free, or of another host that has not renewed it. One's own leases are work in progress in this process.
 CLAIMABLE = "(owner IS NULL OR (owner <> :me AND lease_until < :now))"
 
-READY_INSTANCES = f"""
-SELECT DISTINCT instances.id FROM inbox JOIN instances ON instances.id = inbox.instance_id
-WHERE inbox.due <= :now AND (instances.status <> 'Suspended' OR inbox.control) AND {CLAIMABLE} LIMIT :limit
+# Orchestrations and entities come through the same queues, so those whose message came first go first.
+READY_STEPS = f"""
+SELECT is_entity, id FROM (
+    SELECT 0 AS is_entity, instances.id AS id, inbox.due AS since
+    FROM inbox JOIN instances ON instances.id = inbox.instance_id
+    WHERE inbox.due <= :now AND (instances.status <> 'Suspended' OR inbox.control) AND {CLAIMABLE}
+    UNION ALL
+    SELECT 1, entities.id, operations.sent
+    FROM operations JOIN entities ON entities.id = operations.entity_id
+    WHERE entities.not_before <= :now AND {CLAIMABLE}
+) GROUP BY is_entity, id ORDER BY min(since) LIMIT :limit
 """
 READY_ACTIVITIES = f"SELECT id FROM activities WHERE {CLAIMABLE} ORDER BY id LIMIT :limit"
-READY_ENTITIES = f"""
-SELECT DISTINCT entities.id FROM operations JOIN entities ON entities.id = operations.entity_id
-WHERE {CLAIMABLE} ORDER BY operations.id LIMIT :limit
-"""
+
+# The real one starts at 2 s and doubles up to 10 minutes (``AbandonMessageAsync`` of TaskHubQueue.cs), which would make
+# every test of it slow.
+FIRST_PAUSE_SECONDS = 0.25
+LONGEST_PAUSE_SECONDS = 30
+
+
+class StateError(Exception):
+    """The durable state cannot be used. The message is one line."""
 
 
 class InstanceExistsError(Exception):
@@ -89,14 +117,24 @@ class ActivityWork:
 
 @dataclass(frozen=True)
 class EntityWork:
-    """The oldest operation of an entity. ``state_json`` is the entity's state as JSON text."""
+    """The oldest operation of an entity. ``state_json`` is the entity's state as JSON text, ``etag`` names it."""
 
     entity_id: str
     state_json: str | None
     present: bool
+    etag: str
     operation_id: int
     request: dict[str, Any]
     claim: int
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether a message that is delivered once more after the state's commit is known to have been seen.
+
+        The state keeps what it has seen of each orchestration and entity (MessageSorter.cs, for half an hour), and
+        nothing of what clients send.
+        """
+        return self.request["parent"] is not None
 
 
 @dataclass(frozen=True)
@@ -108,18 +146,36 @@ class Work:
 
 
 class Store:
-    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``."""
+    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``.
+
+    Raises:
+        StateError: the file cannot be used.
+    """
 
     def __init__(self, path: Path, owner: str, pid: int, lease_seconds: float) -> None:
         self._owner = owner
         self._lease_seconds = lease_seconds
         self._claims = 0
-        self._db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(SCHEMA)
-        self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
+        try:
+            self._db = self._open(path)
+            self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
+        except sqlite3.Error as error:
+            raise StateError(f"cannot use the durable state in {path}: {error}") from None
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        # Only before there is a table; it lets space that is not used any more be given back piece by piece.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and version != SCHEMA_VERSION:
+            raise StateError(f"the durable state in {path} was made by another version of this host: remove it")
+        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        return db
 
     def close(self) -> None:
         self._db.close()
@@ -129,39 +185,41 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # A full disk may have ended the transaction, or may have refused to end it.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Claims
 
-    def claim(self, orchestrations: int, activities: int, entities: int, total: int | None = None) -> Work:
-        """Claim up to so many ready pieces of work of each kind, and in total."""
+    def claim(self, steps: int, activities: int) -> Work:
+        """Claim up to so many ready steps, of orchestrations and entities together, and activities."""
         now = time.time()
-        wanted = ((READY_INSTANCES, orchestrations), (READY_ACTIVITIES, activities), (READY_ENTITIES, entities))
+        wanted = ((READY_STEPS, steps), (READY_ACTIVITIES, activities))
         if not any(self._ready(query, now, limit) for query, limit in wanted):
             return Work([], [], [], self._next_due(now))
         with self._transaction():
-            ready = [self._ready(query, now, limit) for query, limit in wanted]
-            for keys in ready:
-                if total is not None:
-                    del keys[max(0, total) :]
-                    total -= len(keys)
+            ready_steps, ready_activities = (self._ready(query, now, limit) for query, limit in wanted)
             return Work(
-                [self._claim_orchestration(key, now) for key in ready[0]],
-                [self._claim_activity(key) for key in ready[1]],
-                [self._claim_entity(key) for key in ready[2]],
+                [self._claim_orchestration(key, now) for is_entity, key in ready_steps if not is_entity],
+                [self._claim_activity(key) for (key,) in ready_activities],
+                [self._claim_entity(key) for is_entity, key in ready_steps if is_entity],
                 self._next_due(now),
             )
 
-    def _ready(self, query: str, now: float, limit: int) -> list[Any]:
+    def _ready(self, query: str, now: float, limit: int) -> list[sqlite3.Row]:
         if limit <= 0:
             return []
-        return [row[0] for row in self._db.execute(query, {"now": now, "me": self._owner, "limit": limit})]
+        return self._db.execute(query, {"now": now, "me": self._owner, "limit": limit}).fetchall()
 
     def _next_due(self, now: float) -> float | None:
-        due: float | None = self._db.execute("SELECT min(due) FROM inbox WHERE due > ?", (now,)).fetchone()[0]
+        query = (
+            "SELECT min(due) FROM (SELECT min(due) AS due FROM inbox WHERE due > :now"
+            " UNION ALL SELECT min(not_before) FROM entities WHERE not_before > :now)"
+        )
+        due: float | None = self._db.execute(query, {"now": now}).fetchone()[0]
         return due
 
     def _lease(self, table: str, key: Any) -> sqlite3.Row:
@@ -202,8 +260,22 @@ class Store:
             "SELECT id, request FROM operations WHERE entity_id = ? ORDER BY id LIMIT 1", (entity_id,)
         ).fetchone()
         return EntityWork(
-            entity_id, row["state"], bool(row["present"]), operation[0], json.loads(operation[1]), row["claim"]
+            entity_id=entity_id,
+            state_json=row["state"],
+            present=bool(row["present"]),
+            etag=row["etag"],
+            operation_id=operation[0],
+            request=json.loads(operation[1]),
+            claim=row["claim"],
         )
+
+    def claim_again(self, work: EntityWork) -> EntityWork | None:
+        """Take an operation over from its running execution, which is not told; None when it is done."""
+        with self._transaction():
+            query = "SELECT 1 FROM operations WHERE id = ?"
+            if self._db.execute(query, (work.operation_id,)).fetchone() is None:
+                return None
+            return self._claim_entity(work.entity_id)
 
     def release(self, claim: int) -> None:
         """Give up a claim of this host, so that the work is delivered again."""
@@ -217,6 +289,16 @@ class Store:
             for table in LEASED_TABLES:
                 self._db.execute(f"UPDATE {table} SET lease_until = ? WHERE owner = ?", (lease_until, self._owner))
 
+    def leave(self) -> None:
+        """Free everything that this host holds, as if its process were gone."""
+        with self._transaction():
+            self._free(self._owner)
+
+    def _free(self, owner: str) -> None:
+        for table in LEASED_TABLES:
+            self._db.execute(f"UPDATE {table} SET owner = NULL WHERE owner = ?", (owner,))
+        self._db.execute("DELETE FROM owners WHERE id = ?", (owner,))
+
     def release_dead_owners(self) -> bool:
         """Free the leases of hosts whose process is gone, so that a restart need not wait for them to expire."""
         owners = self._db.execute("SELECT * FROM owners WHERE id <> ?", (self._owner,)).fetchall()
@@ -224,9 +306,7 @@ class Store:
         if dead:
             with self._transaction():
                 for owner in dead:
-                    for table in LEASED_TABLES:
-                        self._db.execute(f"UPDATE {table} SET owner = NULL WHERE owner = ?", (owner,))
-                    self._db.execute("DELETE FROM owners WHERE id = ?", (owner,))
+                    self._free(owner)
         return bool(dead)
 
     def _holds(self, table: str, key: Any, claim: int) -> bool:
@@ -348,30 +428,63 @@ class Store:
             self._insert_message(work.instance_id, event, work.execution_id)
         return True
 
-    def complete_operation(
-        self,
-        work: EntityWork,
-        state_json: str | None,
-        present: bool,
-        response: str,
-        signals: list[tuple[str, dict[str, Any]]],
-    ) -> bool:
-        """Store the entity's state, answer its caller and send its signals; false when the lease was lost."""
+    def send_outcome(self, work: EntityWork, response: str, signals: list[tuple[str, dict[str, Any]]]) -> None:
+        """Answer an operation's caller and send its signals, before the state is committed."""
         with self._transaction():
-            if not self._holds("entities", work.entity_id, work.claim):
-                return False
-            self._db.execute("DELETE FROM operations WHERE id = ?", (work.operation_id,))
-            self._db.execute(
-                "UPDATE entities SET state = ?, present = ?, owner = NULL WHERE id = ?",
-                (state_json, present, work.entity_id),
-            )
-            self._delete_absent_entity(work.entity_id)
             if not work.request.get("signal"):
                 event = new_event(EventType.EVENT_RAISED, Name=work.request["id"], Input=response)
                 self._insert_message(work.request["parent"], event, work.request["parentExecution"])
             for entity_id, request in signals:
                 self._insert_operation(entity_id, request)
+
+    def commit_state(self, work: EntityWork, state_json: str | None, present: bool) -> bool:
+        """Store the entity's state after an operation; false when another commit came first and nothing was changed.
+
+        A deduplicated operation goes with it; another one is executed again if the process dies before
+        ``remove_operation``.
+        """
+        with self._transaction():
+            committed = self._db.execute(
+                "UPDATE entities SET state = ?, present = ?, etag = ?, abandoned = 0, not_before = 0"
+                " WHERE id = ? AND etag = ?",
+                (state_json, present, _new_etag(), work.entity_id, work.etag),
+            )
+            if not committed.rowcount:
+                return False
+            if work.deduplicated:
+                self._remove_operation(work)
         return True
+
+    def remove_operation(self, work: EntityWork) -> None:
+        """Remove the message of an operation whose state is committed."""
+        with self._transaction():
+            self._remove_operation(work)
+
+    def _remove_operation(self, work: EntityWork) -> None:
+        self._db.execute("DELETE FROM operations WHERE id = ?", (work.operation_id,))
+        self._db.execute(
+            "UPDATE entities SET owner = NULL WHERE id = ? AND owner = ? AND claim = ?",
+            (work.entity_id, self._owner, work.claim),
+        )
+        self._delete_absent_entity(work.entity_id)
+
+    def abandon_operation(self, work: EntityWork) -> None:
+        """Give an operation up, to be executed again after a pause that grows each time."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE entities SET owner = NULL, abandoned = abandoned + 1,"
+                " not_before = :now + min(:longest, :first * (1 << min(abandoned, 20)))"
+                " WHERE id = :id AND owner = :me AND claim = :claim",
+                {
+                    "now": time.time(),
+                    "first": FIRST_PAUSE_SECONDS,
+                    "longest": LONGEST_PAUSE_SECONDS,
+                    "id": work.entity_id,
+                    "me": self._owner,
+                    "claim": work.claim,
+                },
+            )
+            self._delete_absent_entity(work.entity_id)
 
     def _delete_absent_entity(self, entity_id: str) -> None:
         self._db.execute(
@@ -407,8 +520,11 @@ class Store:
         return cursor.rowcount == 1
 
     def _insert_operation(self, entity_id: str, request: dict[str, Any]) -> None:
-        self._db.execute("INSERT OR IGNORE INTO entities (id) VALUES (?)", (entity_id,))
-        self._db.execute("INSERT INTO operations (entity_id, request) VALUES (?, ?)", (entity_id, json.dumps(request)))
+        self._db.execute("INSERT OR IGNORE INTO entities (id, etag) VALUES (?, ?)", (entity_id, _new_etag()))
+        self._db.execute(
+            "INSERT INTO operations (entity_id, sent, request) VALUES (?, ?, ?)",
+            (entity_id, time.time(), json.dumps(request)),
+        )
 
     # What clients ask for
 
@@ -509,7 +625,22 @@ class Store:
                     self._delete_instance(instance_id)
                     purged += 1
                 elif instance_id.startswith("@"):
-                    query = "UPDATE entities SET present = 0, state = NULL WHERE id = ? AND present"
-                    purged += self._db.execute(query, (instance_id,)).rowcount
+                    query = "UPDATE entities SET present = 0, state = NULL, etag = ? WHERE id = ? AND present"
+                    purged += self._db.execute(query, (_new_etag(), instance_id)).rowcount
                     self._delete_absent_entity(instance_id)
         return purged
+
+    def purge_ended(self, before: float, limit: int) -> int:
+        """Delete up to so many instances that ended before this time, and give their space back; how many they were."""
+        query = (
+            "SELECT id FROM instances WHERE status IN ('Completed', 'Failed', 'Terminated') AND updated < ?"
+            " ORDER BY updated LIMIT ?"
+        )
+        ended = [row["id"] for row in self._db.execute(query, (before, limit))]
+        purged = self.purge(ended) if ended else 0
+        self._db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        return purged
+
+
+def _new_etag() -> str:
+    return uuid.uuid4().hex

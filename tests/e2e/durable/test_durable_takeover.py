@@ -8,6 +8,7 @@ from tests.e2e.durable.client import Programs, wait_until
 from tests.e2e.durable.conftest import NewHost
 
 LONG_LEASE = "600"
+STEPS_SETTING = "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentOrchestratorFunctions"
 
 
 def test_kills_at_any_instant_lose_and_repeat_nothing(new_host: NewHost, journal_dir: Path) -> None:
@@ -57,12 +58,12 @@ def test_zombie_loses_its_leases_and_its_results_are_dropped(new_host: NewHost, 
             assert programs.wait(entity)["output"] == 1
             zombie.resume()
             zombie.wait_for_log("activity pass_gate of " + activity + ": the lease was lost")
-            zombie.wait_for_log("entity @counter@locked: the lease was lost")
+            zombie.wait_for_log("entity @counter@locked: the state was changed by another execution")
             assert programs.counter("locked") == 1
 
 
 def test_two_hosts_share_the_work(new_host: NewHost, journal_dir: Path) -> None:
-    with new_host(PYTHON_THREADPOOL_THREAD_COUNT="2") as first, new_host(PYTHON_THREADPOOL_THREAD_COUNT="2") as second:
+    with new_host(**{STEPS_SETTING: "2"}) as first, new_host(**{STEPS_SETTING: "2"}) as second:
         programs = Programs(first.base_url, journal_dir)
         runs = [programs.start("locked_counter", {"gate": "shared"}) for _ in range(4)]
         pids = wait_until(

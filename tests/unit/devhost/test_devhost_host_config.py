@@ -18,14 +18,37 @@ def write(directory: Path, name: str, content: Any) -> None:
 def test_defaults(tmp_path: Path) -> None:
     write(tmp_path, "host.json", {"version": "2.0"})
     config = read_host_config(tmp_path)
-    assert (config.route_prefix, config.concurrency) == ("api", {})
+    assert (config.route_prefix, config.concurrency, config.function_timeout) == ("api", {}, 1800)
 
 
 def test_settings(tmp_path: Path) -> None:
-    durable_task = {"hubName": "Hub", "maxConcurrentEntityFunctions": 7}
+    durable_task = {"hubName": "Hub", "maxConcurrentEntityFunctions": 7, "maxConcurrentOrchestratorFunctions": 8}
     write(tmp_path, "host.json", {"extensions": {"http": {"routePrefix": "/v1/"}, "durableTask": durable_task}})
     config = read_host_config(tmp_path)
-    assert (config.route_prefix, config.hub_name, config.concurrency) == ("v1", "Hub", {Trigger.ENTITY: 7})
+    assert (config.route_prefix, config.hub_name, config.concurrency) == ("v1", "Hub", {Trigger.ORCHESTRATION: 8})
+
+
+def test_the_environment_overrides_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "host.json", {"functionTimeout": "00:10:00", "extensions": {"durableTask": {"hubName": "Hub"}}})
+    limit = "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentActivityFunctions"
+    monkeypatch.setenv("AzureFunctionsJobHost__functionTimeout", "00:00:02")
+    monkeypatch.setenv(limit, "3")
+    config = read_host_config(tmp_path)
+    assert (config.function_timeout, config.hub_name, config.concurrency) == (2, "Hub", {Trigger.ACTIVITY: 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("01:02:03", 3723), ("1.00:00:00.5", 86400.5), ("-1", None), ("-1.00:00:00", None)]
+)
+def test_function_timeout(tmp_path: Path, text: str, seconds: float | None) -> None:
+    write(tmp_path, "host.json", {"functionTimeout": text})
+    assert read_host_config(tmp_path).function_timeout == seconds
+
+
+def test_function_timeout_that_is_none(tmp_path: Path) -> None:
+    write(tmp_path, "host.json", {"functionTimeout": "10 minutes"})
+    with pytest.raises(HostConfigError, match="functionTimeout must be hh:mm:ss"):
+        read_host_config(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])

@@ -33,12 +33,12 @@ def other_host(tmp_path: Path, lease_seconds: float = 60, pid: int | None = None
 
 
 def claim_orchestration(store: Store) -> OrchestrationWork:
-    (work,) = store.claim(9, 0, 0).orchestrations
+    (work,) = store.claim(9, 0).orchestrations
     return work
 
 
 def claim_operation(store: Store) -> EntityWork:
-    (work,) = store.claim(0, 0, 9).entities
+    (work,) = store.claim(9, 0).entities
     return work
 
 
@@ -51,7 +51,7 @@ def test_history_and_messages_are_stored_together(store: Store, step: Step) -> N
     episode = step(claim_orchestration(store))
     episode.apply(result(call()))
     assert store.commit_episode(episode)
-    (activity,) = store.claim(0, 9, 0).activities
+    (activity,) = store.claim(0, 9).activities
     assert (activity.name, activity.task_id) == ("work", 0)
     assert [event["EventType"] for event in store.read_history("run")] == [
         EventType.ORCHESTRATOR_STARTED,
@@ -64,8 +64,8 @@ def test_history_and_messages_are_stored_together(store: Store, step: Step) -> N
 def test_claimed_work_is_not_claimed_twice(store: Store, tmp_path: Path) -> None:
     store.start_instance("parent", "run", None, "")
     claim_orchestration(store)
-    assert store.claim(9, 9, 9).orchestrations == []
-    assert other_host(tmp_path).claim(9, 9, 9).orchestrations == []
+    assert store.claim(9, 9).orchestrations == []
+    assert other_host(tmp_path).claim(9, 9).orchestrations == []
 
 
 def test_expired_lease_is_taken_over_and_its_commit_refused(tmp_path: Path, store: Store, step: Step) -> None:
@@ -91,13 +91,13 @@ def test_earlier_claim_of_the_same_host_cannot_commit(store: Store, tmp_path: Pa
 
 
 def test_renewed_lease_is_kept(tmp_path: Path, store: Store) -> None:
-    short = other_host(tmp_path, lease_seconds=0.05)
+    short = other_host(tmp_path, lease_seconds=0.5)
     store.start_instance("parent", "run", None, "")
     claim_orchestration(short)
-    deadline = time.monotonic() + 0.2
+    deadline = time.monotonic() + 1
     while time.monotonic() < deadline:
         short.renew_leases()
-        assert store.claim(9, 0, 0).orchestrations == []
+        assert store.claim(9, 0).orchestrations == []
 
 
 def test_leases_of_a_process_that_is_gone_are_free_at_once(tmp_path: Path, store: Store) -> None:
@@ -122,22 +122,27 @@ def test_operations_of_an_entity_run_one_at_a_time_in_order(store: Store) -> Non
         store.signal_entity("@counter@a", request(operation))
     first = claim_operation(store)
     assert first.request["op"] == "first"
-    assert store.claim(9, 9, 9).entities == []
-    assert store.complete_operation(first, "1", True, "", [("@counter@b", request("hello"))])
-    works = store.claim(0, 0, 9).entities
+    assert store.claim(9, 9).entities == []
+    store.send_outcome(first, "", [("@counter@b", request("hello"))])
+    assert store.commit_state(first, "1", True)
+    works = sorted(store.claim(9, 0).entities, key=lambda work: work.entity_id)
     assert [(work.entity_id, work.request["op"], work.state_json) for work in works] == [
         ("@counter@a", "second", "1"),
         ("@counter@b", "hello", None),
     ]
 
 
-def test_result_of_a_lost_entity_lease_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_first_commit_over_a_state_wins(store: Store, tmp_path: Path) -> None:
     expiring = other_host(tmp_path, lease_seconds=-1)
-    store.signal_entity("@counter@a", request("add"))
-    late, taken = claim_operation(expiring), claim_operation(store)
-    assert not expiring.complete_operation(late, "666", True, "", [])
-    assert store.complete_operation(taken, "1", True, "", [])
-    assert store.read_entity("@counter@a") == "1"
+    for first, second in ((expiring, store), (store, expiring)):
+        store.signal_entity("@counter@a", request("add"))
+        late = claim_operation(expiring)
+        taken = claim_operation(store)
+        works = {expiring: late, store: taken}
+        assert first.commit_state(works[first], "1", True)
+        assert not second.commit_state(works[second], "666", True)
+        assert store.read_entity("@counter@a") == "1"
+        store.release(taken.claim)
 
 
 def test_timer_is_ready_when_it_is_due(store: Store, step: Step) -> None:
@@ -146,10 +151,10 @@ def test_timer_is_ready_when_it_is_due(store: Store, step: Step) -> None:
     due = time.time() + 0.05
     episode.timers.append((0, due))
     store.commit_episode(episode)
-    waiting = store.claim(9, 0, 0)
+    waiting = store.claim(9, 0)
     assert waiting.orchestrations == []
     assert waiting.next_due == pytest.approx(due)
-    while not (works := store.claim(9, 0, 0).orchestrations):
+    while not (works := store.claim(9, 0).orchestrations):
         assert time.time() < due + 5
     assert time.time() >= due
     assert works[0].messages[0].event["TimerId"] == 0
@@ -174,7 +179,7 @@ def test_messages_to_an_ended_execution_are_dropped(store: Store, step: Step) ->
     episode = step(claim_orchestration(store))
     episode.apply(result(call()))
     store.commit_episode(episode)
-    (activity,) = store.claim(0, 9, 0).activities
+    (activity,) = store.claim(0, 9).activities
     store.raise_event("run", new_event(EventType.EXECUTION_TERMINATED, Input="stop"))
     episode = step(claim_orchestration(store))
     episode.close()
@@ -208,7 +213,7 @@ def test_child_that_is_already_running_fails_its_parents_task(store: Store, step
     store.start_instance("child", "taken", None, "")
     episode.sub_orchestrations.append(SubOrchestration(0, "taken", "child", "1", ""))
     store.commit_episode(episode)
-    answers = {work.instance_id: work.messages[0] for work in store.claim(9, 0, 0).orchestrations}
+    answers = {work.instance_id: work.messages[0] for work in store.claim(9, 0).orchestrations}
     assert answers["run"].type is EventType.SUB_ORCHESTRATION_FAILED
 
 

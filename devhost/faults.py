@@ -1,0 +1,51 @@
+"""Faults that a test can order, each of which happens once: what a real host suffers and nobody can make happen.
+
+They are off unless ``DEVHOST_FAULTS`` is set. Each is ordered by a POST to ``faults/<fault>`` of the management API,
+with ``?match=`` a part of the name of the entity, instance or function it is to happen to. It happens at once where it
+can, or else the next time that it can.
+"""
+
+import os
+from enum import StrEnum
+
+SETTING = "DEVHOST_FAULTS"
+
+
+class Fault(StrEnum):
+    """What can be ordered.
+
+    ``OVERLAP``: an operation in progress is executed a second time, while the first execution goes on, as on a host
+    whose partition was taken from it.
+    ``CRASH_AFTER_RESPONSE``: the process kills itself between an operation's response and its state's commit.
+    ``REFUSE_COMMIT``: a state's commit is refused as if another one had come first; its response has been sent.
+    ``DIE_IN_STEP``: the worker dies while an orchestrator function runs.
+    ``WORKER_DEATH``: the worker dies now.
+    ``FUNCTION_TIMEOUT``: a function in progress exceeds functionTimeout now.
+    """
+
+    OVERLAP = "overlap"
+    CRASH_AFTER_RESPONSE = "crash_after_response"
+    REFUSE_COMMIT = "refuse_commit"
+    DIE_IN_STEP = "die_in_step"
+    WORKER_DEATH = "worker_death"
+    FUNCTION_TIMEOUT = "function_timeout"
+
+
+class Faults:
+    """The faults that are ordered and have not happened yet."""
+
+    def __init__(self) -> None:
+        self.enabled = bool(os.environ.get(SETTING))
+        self._ordered: list[tuple[Fault, str]] = []
+
+    def order(self, fault: Fault, match: str) -> None:
+        """Let the fault happen once, to the next whose name holds ``match``."""
+        self._ordered.append((fault, match))
+
+    def strikes(self, fault: Fault, name: str) -> bool:
+        """Whether the fault is to happen to this one now; it then does not happen again."""
+        for ordered in self._ordered:
+            if ordered[0] is fault and ordered[1] in name:
+                self._ordered.remove(ordered)
+                return True
+        return False
