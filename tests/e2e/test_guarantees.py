@@ -1,0 +1,296 @@
+"""Promises 3 to 7 with what the real durable backends guarantee, and no more: see ``devhost.faults``."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.app import App, error_of, text_of
+from tests.hostprocess import HostProcess
+from tests.model_server import ModelServer
+from tests.recording_follower import RecordingFollower
+from tests.redis_process import RedisProcess
+from tests.scripts import script
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FAULTS = "/runtime/webhooks/durabletask/faults"
+LONG = [f"{number} " for number in range(40)]
+TEXT = "".join(LONG)
+TERMINAL = ("done", "error", "cancelled")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    with RedisProcess(tmp_path / "redis") as redis:
+        yield redis
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(redis: RedisProcess, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
+    """An app of one's own on a host that does harm when it is asked to."""
+    env = {
+        "REDIS_CONNECTION_STRING": redis.url,
+        "OPENAI_BASE_URL": model.base_url,
+        "HEARTBEAT_SECONDS": "1",
+        "RUN_TIMEOUT_SECONDS": "10",
+        "DEVHOST_FAULTS": "1",
+    }
+    with HostProcess(state_dir, env=env) as host:
+        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+            yield App(host, client)
+
+
+async def order(app: App, fault: str, match: str = "") -> None:
+    response = await app.client.post(f"{FAULTS}/{fault}", params={"match": match})
+    assert response.status_code == httpx.codes.ACCEPTED, response.text
+
+
+async def start_and_follow(app: App, message: str) -> tuple[dict[str, Any], RecordingFollower, asyncio.Task[None]]:
+    run = await app.start_run(message)
+    following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
+    return run, following, asyncio.create_task(following.follow(60))
+
+
+async def assert_one_answer(app: App, run: dict[str, Any], following: RecordingFollower, text: str) -> None:
+    """Check that follower, status, conversation and a later follower have one and the same answer, and one end."""
+    assert (following.text, following.events[-1].event) == (text, "done")
+
+    async def is_completed() -> bool:
+        status = await app.run(run["correlation_id"])
+        return (status["status"], status["response"]) == ("completed", text)
+
+    await eventually(is_completed)
+    messages = (await app.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
+    assert [message["text"] for message in messages][1:] == [text]
+    replayed = await app.events(run["stream_url"])
+    assert text_of(replayed) == text
+    assert [event.event for event in replayed if event.event in TERMINAL] == ["done"]
+
+
+def calls_of(model: ModelServer, run: dict[str, Any], name: str) -> int:
+    return len([call for call in model.calls if name in str(call["messages"][-1]["content"])])
+
+
+async def test_promise_6_one_writer_though_an_operation_is_executed_twice_at_once(app: App, model: ModelServer) -> None:
+    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+    await following.received(5)
+
+    await order(app, "overlap", run["conversation_id"])
+
+    await reading
+    await assert_one_answer(app, run, following, TEXT)
+    assert [event.event for event in following.events].count("reset") == 1
+
+    async def has_settled() -> bool:
+        return app.host.log.count(f"run {run['correlation_id']}: attempt") == 2
+
+    await eventually(has_settled)
+    await assert_one_answer(app, run, following, TEXT)
+    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(another)) == "fine"
+
+
+async def test_promise_4_done_means_committed_though_the_state_was_lost_after_the_response(
+    app: App, model: ModelServer, conversation_id: str
+) -> None:
+    await order(app, "crash_after_response")
+    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer ", conversation_id]))
+    await asyncio.to_thread(app.host.wait)
+    app.host.start()
+
+    await reading
+
+    await assert_one_answer(app, run, following, f"the answer {conversation_id}")
+    assert calls_of(model, run, conversation_id) == 1, "the answer was there: the model is not asked again"
+
+
+async def test_an_answer_whose_commit_was_refused_is_committed_by_the_next_execution(
+    app: App, model: ModelServer, conversation_id: str
+) -> None:
+    await order(app, "refuse_commit")
+
+    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer ", conversation_id]))
+    await reading
+
+    await assert_one_answer(app, run, following, f"the answer {conversation_id}")
+    assert calls_of(model, run, conversation_id) == 1
+
+
+async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered(app: App, redis: RedisProcess) -> None:
+    await order(app, "crash_after_response")
+    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer"]))
+    await asyncio.to_thread(app.host.wait)
+    redis.kill()
+    redis.lose_data()
+    redis.start()
+    app.host.start()
+
+    await reading
+
+    await assert_one_answer(app, run, following, "the answer")
+
+
+async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(app: App) -> None:
+    await order(app, "die_in_step")
+    run, following, reading = await start_and_follow(app, script(chunks=["a"], delay_seconds=0.1))
+
+    await reading
+
+    assert error_of(following.events)["code"] == "internal_error"
+    status = await app.run(run["correlation_id"])
+    assert (status["status"], status["response"]) == ("failed", None)
+    messages = (await app.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
+    assert [message["text"] for message in messages if message["role"] == "assistant"] == []
+
+
+async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(app: App) -> None:
+    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+    await following.received(5)
+
+    await order(app, "worker_death")
+
+    await reading
+    await assert_one_answer(app, run, following, TEXT)
+
+
+async def test_promise_3_it_ends_when_the_agents_own_function_takes_longer_than_the_host_allows(app: App) -> None:
+    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+    await following.received(5)
+
+    await order(app, "function_timeout", run["conversation_id"])
+
+    # The entity's answer is none that the SDK can read, which fails the orchestration; but it ends only when its run
+    # timer has fired (TaskOrchestrationExecutor.cs of DurableTask.Core waits for all that is open).
+    await reading
+    assert error_of(following.events)["code"] == "internal_error"
+    assert (await app.run(run["correlation_id"]))["status"] == "failed"
+    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(another)) == "fine"
+
+
+async def test_cancelling_a_run_that_ends_meanwhile_is_409_never_503(app: App) -> None:
+    statuses = set()
+    for _ in range(10):
+        run = await app.start_run(script(chunks=["a"]))
+        cancels = [app.client.post(f"{run['status_url']}/cancel") for _ in range(5)]
+        statuses |= {response.status_code for response in await asyncio.gather(*cancels)}
+        await app.finish(run)
+        statuses.add((await app.client.post(f"{run['status_url']}/cancel")).status_code)
+
+    assert statuses <= {httpx.codes.ACCEPTED, httpx.codes.CONFLICT}
+
+
+async def test_a_storm_of_cancels_is_one_event_for_the_orchestration(app: App) -> None:
+    run = await app.start_run(script(chunks=["a"], hangs_after=1))
+    await anext(app.follow(run["stream_url"]))
+
+    responses = await asyncio.gather(*(app.client.post(f"{run['status_url']}/cancel") for _ in range(200)))
+
+    assert [event.event for event in await app.finish(run)][-1] == "cancelled"
+    assert {response.status_code for response in responses} <= {httpx.codes.ACCEPTED, httpx.codes.CONFLICT}
+    status = await app.client.get(
+        f"/runtime/webhooks/durabletask/instances/{run['correlation_id']}", params={"showHistory": "true"}
+    )
+    raised = [event for event in status.json()["historyEvents"] if event.get("Name") == "cancel"]
+    assert len(raised) == 1
+
+
+class TestDeleted:
+    """Promise 7: once a DELETE was answered, nothing of the conversation is served or written again."""
+
+    async def gone(self, app: App, run: dict[str, Any]) -> None:
+        for path in (
+            f"/api/agent/conversations/{run['conversation_id']}",
+            f"/api/agent/stream/{run['conversation_id']}",
+            run["stream_url"],
+            run["status_url"],
+        ):
+            response = await app.client.get(path)
+            assert response.status_code == httpx.codes.NOT_FOUND, (path, response.text)
+
+    async def delete(self, app: App, run: dict[str, Any]) -> httpx.Response:
+        return await app.client.delete(f"/api/agent/conversations/{run['conversation_id']}")
+
+    async def test_promise_7_deleted_is_gone_while_it_is_being_restored(self, app: App, redis: RedisProcess) -> None:
+        for number in range(10):
+            run = await app.start_run(script(chunks=[f"secret {number}"]))
+            await app.finish(run)
+            await asyncio.to_thread(app.host.wait_for_log, f"{run['correlation_id']} Completed")
+            redis.kill()
+            redis.lose_data()
+            redis.start()
+            restoring = [asyncio.create_task(app.client.get(run["stream_url"])) for _ in range(5)]
+            deleted = await self.delete(app, run)
+            await asyncio.gather(*restoring)
+
+            assert deleted.status_code == httpx.codes.NO_CONTENT, deleted.text
+            await self.gone(app, run)
+
+    async def test_promise_7_deleted_is_gone_when_a_cancel_comes_late(self, app: App) -> None:
+        for _ in range(10):
+            run = await app.start_run(script(chunks=["secret"]))
+            await app.finish(run)
+            cancels = [asyncio.create_task(app.client.post(f"{run['status_url']}/cancel")) for _ in range(10)]
+
+            deleted = await self.delete(app, run)
+
+            late = await asyncio.gather(*cancels)
+            assert deleted.status_code == httpx.codes.NO_CONTENT, deleted.text
+            assert {response.status_code for response in late} <= {httpx.codes.CONFLICT, httpx.codes.NOT_FOUND}
+            await self.gone(app, run)
+
+    async def test_promise_7_deleted_is_gone_when_a_paused_host_wakes_up(
+        self, redis: RedisProcess, model: ModelServer, state_dir: Path
+    ) -> None:
+        env = {"REDIS_CONNECTION_STRING": redis.url, "OPENAI_BASE_URL": model.base_url, "DEVHOST_LEASE_SECONDS": "1"}
+        with HostProcess(state_dir, env=env) as zombie:
+            async with httpx.AsyncClient(base_url=zombie.base_url, timeout=30) as client:
+                run = await App(zombie, client).start_run(script(chunks=LONG, delay_seconds=0.05))
+            heir = HostProcess(state_dir, env=env)
+            following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
+            reading = asyncio.create_task(following.follow(40))
+            await following.received(5)
+            zombie.pause()
+            with heir:
+                async with httpx.AsyncClient(base_url=heir.base_url, timeout=30) as client:
+                    app = App(heir, client)
+                    await reading
+                    assert following.text == TEXT
+
+                    async def is_deleted() -> bool:
+                        return (await self.delete(app, run)).status_code == httpx.codes.NO_CONTENT
+
+                    await eventually(is_deleted)
+                    zombie.resume()
+                    await asyncio.to_thread(zombie.wait_for_log, "the attempt ends: stop")
+                    await self.gone(app, run)
+                    assert (await self.delete(app, run)).status_code == httpx.codes.NO_CONTENT
+
+    async def test_a_new_message_begins_a_new_conversation_and_the_key_is_free(
+        self, app: App, model: ModelServer, conversation_id: str
+    ) -> None:
+        async def post(text: str) -> httpx.Response:
+            body = {"message": script(chunks=[text]), "conversation_id": conversation_id}
+            return await app.client.post(
+                "/api/agents/TravelPlanner/run", json=body, headers={"Idempotency-Key": conversation_id}
+            )
+
+        first = (await post("secret plan")).json()
+        await app.finish(first)
+
+        async def is_deleted() -> bool:
+            return (await self.delete(app, first)).status_code == httpx.codes.NO_CONTENT
+
+        await eventually(is_deleted)
+        again = await post("new")
+
+        assert again.status_code == httpx.codes.ACCEPTED, again.text
+        assert text_of(await app.finish(again.json())) == "new"
+        assert "secret plan" not in json.dumps(model.calls[-1])
