@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from devhost.store import make_state_directory
+
 SETTING = "REDIS_CONNECTION_STRING"
 # The address of an embedded Valkey that this process started before it restarted itself.
 KEPT_SETTING = "DEVHOST_KEPT_VALKEY"
@@ -27,6 +29,7 @@ def redis_for_app(state_dir: Path) -> Iterator[str]:
 
     Raises:
         EmbeddedValkeyError: one has to be started and cannot be.
+        StateError: its data cannot be kept there.
     """
     text = os.environ.get(SETTING, "")
     url = urlsplit(text)
@@ -68,11 +71,17 @@ def _start(url: SplitResult, state_dir: Path) -> Iterator[None]:
             f"take it out of {SETTING}, or start a Redis there"
         )
     config = {"appendonly": "yes", "appendfsync": "everysec", "save": ""}
+    data_dir = state_dir / "valkey"
+    make_state_directory(data_dir)
+    server = ValkeyServer(port=url.port or 6379, data_dir=data_dir, persist=True, config=config)
     try:
-        server = ValkeyServer(port=url.port or 6379, data_dir=state_dir / "valkey", persist=True, config=config)
         server.start()
     except (ValkeyServerError, OSError) as error:
-        raise EmbeddedValkeyError(f"the embedded Valkey on {_address(url)} did not start: {error}") from None
+        # The message goes on with Valkey's log.
+        reason = str(error).splitlines()[0]
+        raise EmbeddedValkeyError(
+            f"the embedded Valkey on {_address(url)} did not start: {reason} See {server.log_path}"
+        ) from None
     os.environ[KEPT_SETTING] = _address(url)
     try:
         yield
