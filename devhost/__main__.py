@@ -15,6 +15,7 @@ from devhost.functions import FunctionTable
 from devhost.host import Host
 from devhost.host_config import HostConfigError, load_local_settings, read_host_config
 from devhost.http_server import bind
+from devhost.store import StateError, make_state_directory
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
 
 NOISY_LOGGERS = ("uvicorn", "httpx", "httpx2", "httpcore", "azure", "aiohttp", "asyncio")
@@ -33,10 +34,17 @@ def main() -> int:
         load_local_settings(directory)
         functions = _load(directory)
         listener = _bind(options.port)
-        options.state_dir.mkdir(parents=True, exist_ok=True)
+        make_state_directory(options.state_dir)
         with redis_for_app(options.state_dir) as redis:
             return asyncio.run(Host(config, functions, listener, options.state_dir, redis, options.hint).run())
-    except (HostConfigError, AppLoadError, FunctionLoadError, EmbeddedValkeyError, PortInUseError) as error:
+    except (
+        HostConfigError,
+        AppLoadError,
+        FunctionLoadError,
+        EmbeddedValkeyError,
+        PortInUseError,
+        StateError,
+    ) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -290,7 +290,10 @@ class Engine:
         if refused or not await self.call(self.store.commit_state, work, outcome.state_json, outcome.present):
             logger.warning("entity %s: %s", work.entity_id, COMMIT_REFUSED)
             await self.call(self.store.abandon_operation, work)
-        elif not work.deduplicated:
+            return
+        if self.faults.strikes(Fault.CRASH_AFTER_COMMIT, work.entity_id):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not work.deduplicated:
             await self.call(self.store.remove_operation, work)
 
     # The worker's end

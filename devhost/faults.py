@@ -17,6 +17,7 @@ class Fault(StrEnum):
     ``OVERLAP``: an operation in progress is executed a second time, while the first execution goes on, as on a host
     whose partition was taken from it.
     ``CRASH_AFTER_RESPONSE``: the process kills itself between an operation's response and its state's commit.
+    ``CRASH_AFTER_COMMIT``: the process kills itself between a state's commit and the end of the operation's message.
     ``REFUSE_COMMIT``: a state's commit is refused as if another one had come first; its response has been sent.
     ``DIE_IN_STEP``: the worker dies while an orchestrator function runs.
     ``WORKER_DEATH``: the worker dies now.
@@ -25,6 +26,7 @@ class Fault(StrEnum):
 
     OVERLAP = "overlap"
     CRASH_AFTER_RESPONSE = "crash_after_response"
+    CRASH_AFTER_COMMIT = "crash_after_commit"
     REFUSE_COMMIT = "refuse_commit"
     DIE_IN_STEP = "die_in_step"
     WORKER_DEATH = "worker_death"

@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 
 class FunctionTimeout:
     """Watches the functions in progress, from a thread of its own: one that blocks the event loop is seen, too.
@@ -36,6 +39,19 @@ class FunctionTimeout:
         finally:
             with self._changed:
                 del self._running[number]
+
+    def watch_routes(self, routes: list[BaseRoute]) -> None:
+        """Watch the functions of these routes, each up to the end of its response: a stream counts while it is sent."""
+        for route in routes:
+            if isinstance(route, Route):
+                route.app = self._watched(route.app, route.path)
+
+    def _watched(self, app: ASGIApp, path: str) -> ASGIApp:
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            with self.watch(path):
+                await app(scope, receive, send)
+
+        return watched
 
     def find(self, match: str) -> tuple[int, str] | None:
         """The number and name of the function that has run longest of those whose name holds ``match``."""

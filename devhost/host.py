@@ -50,6 +50,7 @@ class Host:
         api = ManagementApi(engine, self._functions, self._config.hub_name, base_url)
         invoker.client_json = api.client_json(_origin(rpc_listener))
         app_routes = function_routes(self._functions, invoker, self._config.route_prefix)
+        engine.timeout.watch_routes(app_routes)
         servers = [
             (make_server([*app_routes, *api.routes(WEBHOOK_PATH)]), self._listener),
             (make_server([*api.routes(RPC_PATH)]), rpc_listener),

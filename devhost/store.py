@@ -13,6 +13,7 @@ wins, be it of the lease's holder or not.
 
 import json
 import sqlite3
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -100,6 +101,20 @@ class StateError(Exception):
     """The durable state cannot be used. The message is one line."""
 
 
+def make_state_directory(path: Path) -> None:
+    """Make the directory if there is none.
+
+    Raises:
+        StateError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StateError(f"cannot keep state in {path}: {error.strerror}; choose another --state-dir") from None
+
+
 class InstanceExistsError(Exception):
     """An instance of this id is running; only a finished one may be started again."""
 
@@ -160,7 +175,7 @@ class Store:
             self._db = self._open(path)
             self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
         except sqlite3.Error as error:
-            raise StateError(f"cannot use the durable state in {path}: {error}") from None
+            raise StateError(f"cannot use the durable state in {path}: {error}; remove it to begin anew") from None
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from devhost.store import make_state_directory
+
 SETTING = "REDIS_CONNECTION_STRING"
+# The address of an embedded Valkey that this process started before it restarted itself.
+KEPT_SETTING = "DEVHOST_KEPT_VALKEY"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 CONNECT_SECONDS = 1
 
@@ -25,6 +29,7 @@ def redis_for_app(state_dir: Path) -> Iterator[str]:
 
     Raises:
         EmbeddedValkeyError: one has to be started and cannot be.
+        StateError: its data cannot be kept there.
     """
     text = os.environ.get(SETTING, "")
     url = urlsplit(text)
@@ -32,10 +37,10 @@ def redis_for_app(state_dir: Path) -> Iterator[str]:
         yield f"none ({SETTING} is not set)"
     elif url.scheme != "redis" or url.hostname not in LOOPBACK_NAMES:
         yield f"{url.hostname} ({SETTING})"
-    elif _listens(url):
+    elif _listens(url) and os.environ.get(KEPT_SETTING) != _address(url):
         yield f"{_address(url)}, which is already listening"
     else:
-        with _start(url, state_dir):
+        with _keep(url) if _listens(url) else _start(url, state_dir):
             yield f"embedded Valkey on {_address(url)}, data in {state_dir / 'valkey'}"
 
 
@@ -66,12 +71,30 @@ def _start(url: SplitResult, state_dir: Path) -> Iterator[None]:
             f"take it out of {SETTING}, or start a Redis there"
         )
     config = {"appendonly": "yes", "appendfsync": "everysec", "save": ""}
-    server = ValkeyServer(port=url.port or 6379, data_dir=state_dir / "valkey", persist=True, config=config)
+    data_dir = state_dir / "valkey"
+    make_state_directory(data_dir)
+    server = ValkeyServer(port=url.port or 6379, data_dir=data_dir, persist=True, config=config)
     try:
         server.start()
-    except ValkeyServerError as error:
-        raise EmbeddedValkeyError(f"the embedded Valkey on {_address(url)} did not start: {error}") from None
+    except (ValkeyServerError, OSError) as error:
+        # The message goes on with Valkey's log.
+        reason = str(error).splitlines()[0]
+        raise EmbeddedValkeyError(
+            f"the embedded Valkey on {_address(url)} did not start: {reason} See {server.log_path}"
+        ) from None
+    os.environ[KEPT_SETTING] = _address(url)
     try:
         yield
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def _keep(url: SplitResult) -> Iterator[None]:
+    """Go on with the one that this process started before it restarted itself, and end it as it would have."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError), socket.create_connection((url.hostname, url.port or 6379)) as connection:
+            connection.sendall(b"SHUTDOWN\r\n")
+            connection.recv(1)

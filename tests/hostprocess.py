@@ -127,15 +127,15 @@ class HostProcess:
         """Wait for it to end by itself; the exit status."""
         return self._ended(timeout)
 
-    def wait_for_log(self, text: str, timeout: float = 10) -> None:
-        """Wait until the log holds the text.
+    def wait_for_log(self, text: str, timeout: float = 10, times: int = 1) -> None:
+        """Wait until the log holds the text, so many times.
 
         Raises:
             TimeoutError: it did not within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            while text not in self.log:
+            while self.log.count(text) < times:
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise TimeoutError(f"{text!r} is not in the log:\n{self.log}")
 

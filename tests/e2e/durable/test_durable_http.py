@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -124,6 +125,50 @@ def test_directory_without_host_json(tmp_path: Path) -> None:
     assert "host.json not found" in output
 
 
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda state: state.write_text(""), "cannot keep state in {}: File exists; choose another --state-dir"),
+        (lambda state: (state / "durable.sqlite").mkdir(parents=True), "cannot use the durable state in {}/durable"),
+        (lambda state: _write(state / "durable.sqlite", "x" * 9999), "cannot use the durable state in {}/durable"),
+    ],
+    ids=["file", "directory", "no database"],
+)
+def test_state_that_cannot_be_used(tmp_path: Path, prepare: Callable[[Path], object], message: str) -> None:
+    state = tmp_path / "state"
+    prepare(state)
+    status, output = _run(PROGRAMS, state)
+    assert status == 1
+    assert output.splitlines()[-1].startswith(message.format(state))
+    assert "Traceback" not in output
+
+
+def test_state_directory_in_which_nothing_can_be_written(tmp_path: Path) -> None:
+    status, output = _run(PROGRAMS, Path("/proc"))
+    assert status == 1
+    assert output.splitlines()[-1].startswith("cannot keep state in /proc: ")
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("valkey", "cannot keep state in {state}/valkey: File exists"),
+        ("valkey/appendonlydir/appendonly.aof.manifest", "the embedded Valkey on {address} did not start: "),
+    ],
+)
+def test_embedded_valkey_whose_data_cannot_be_used(tmp_path: Path, path: str, message: str) -> None:
+    state = tmp_path / "state"
+    _write(state / path, "not a manifest")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    status, output = _run(PROGRAMS, state, redis_url=f"redis://{address}")
+    assert status == 1
+    assert output.splitlines()[-1].startswith(message.format(state=state, address=address))
+    assert "Traceback" not in output
+
+
 def test_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -160,12 +205,22 @@ def test_local_settings_reach_the_app_and_the_environment_wins(tmp_path: Path) -
         assert "Function keys are not checked" in host.log
 
 
-def _run(app_dir: Path, state_dir: Path, port: int = 0) -> tuple[int, str]:
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def _run(app_dir: Path, state_dir: Path, port: int = 0, redis_url: str = "") -> tuple[int, str]:
     """A host that is expected to end by itself: its exit status and its output."""
     ended = subprocess.run(
         [sys.executable, "-m", "devhost", "--port", str(port), "--state-dir", str(state_dir)],
         cwd=app_dir,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "JOURNAL_DIR": str(state_dir)},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "JOURNAL_DIR": str(state_dir),
+            "REDIS_CONNECTION_STRING": redis_url,
+        },
         capture_output=True,
         text=True,
         timeout=20,

@@ -174,3 +174,34 @@ def test_continue_as_new_warns_of_events_nobody_waited_for(
     step.close()
     assert (step.status, step.next_input_json) == ("ContinuedAsNew", '"2"')
     assert "Go" in caplog.text
+
+
+def test_only_the_first_answer_of_a_call_is_delivered(functions: FunctionTable) -> None:
+    progress = Progress()
+    step = episode(functions, started(), progress=progress)
+    step.deliver()
+    step.apply(result({"actionType": 7, "instanceId": "@counter@a", "operation": "add", "input": "1"}))
+    ((_, request),) = step.operations
+    first, second = (new_event(EventType.EVENT_RAISED, Name=request["id"], Input=text) for text in "12")
+    step = episode(functions, first, progress=progress)
+    assert step.deliver()
+    step = episode(functions, second, progress=progress)
+    assert not step.deliver()
+    assert (event_types(step), step.consumed) == ([EventType.ORCHESTRATOR_STARTED], [0])
+
+
+def test_events_from_outside_may_have_one_name(functions: FunctionTable) -> None:
+    progress = Progress(waits=["Go", "Go"])
+    for _ in range(2):
+        step = episode(functions, new_event(EventType.EVENT_RAISED, Name="Go", Input="1"), progress=progress)
+        assert step.deliver()
+
+
+def test_function_that_does_not_come_back_fails_its_orchestration_whatever_is_open(functions: FunctionTable) -> None:
+    progress = Progress(next_id=1, tasks={"0": {"kind": "timer", "leaf": 0}})
+    step = episode(functions, new_event(EventType.EVENT_RAISED, Name="Go", Input="1"), progress=progress)
+    step.deliver()
+    step.fail_at_once("the worker process died")
+    step.close()
+    assert step.status == "Failed"
+    assert step.failure == ("Orchestrator function 'parent' failed: the worker process died", "")
