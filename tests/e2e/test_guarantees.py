@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,47 @@ async def test_a_storm_of_cancels_is_one_event_for_the_orchestration(app: App) -
     )
     raised = [event for event in status.json()["historyEvents"] if event.get("Name") == "cancel"]
     assert len(raised) == 1
+
+
+async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later(
+    app: App, model: ModelServer, state_dir: Path, conversation_id: str
+) -> None:
+    message = script(chunks=[conversation_id])
+    # Whoever holds the write lock of the durable state makes the runtime slow.
+    durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
+    durable_state.execute("BEGIN IMMEDIATE")
+    refused = await app.client.post(
+        "/api/agents/TravelPlanner/run", json={"message": message, "conversation_id": conversation_id}
+    )
+    durable_state.execute("ROLLBACK")
+
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+    async def has_ended() -> bool:
+        instances = await app.client.get("/runtime/webhooks/durabletask/instances")
+        return [instance["runtimeStatus"] for instance in instances.json()] == ["Completed"]
+
+    await eventually(has_ended, 20)
+    assert conversation_id not in str(model.calls)
+    assert await app.events(f"/api/agent/stream/{conversation_id}") == []
+    messages = await app.client.get(f"/api/agent/conversations/{conversation_id}")
+    assert messages.json()["messages"] == []
+    again = await app.start_run(message, conversation_id=conversation_id)
+    assert text_of(await app.finish(again)) == conversation_id
+
+
+async def test_a_lone_surrogate_in_an_answer_harms_nothing(app: App, redis: RedisProcess) -> None:
+    run, following, reading = await start_and_follow(app, script(chunks=["half a \ud83d", " and a half"]))
+    await reading
+
+    await assert_one_answer(app, run, following, "half a \ufffd and a half")
+
+    redis.kill()
+    redis.lose_data()
+    redis.start()
+    assert text_of(await app.events(run["stream_url"])) == "half a \ufffd and a half"
+    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(another)) == "fine"
 
 
 class TestDeleted:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.app import RUN_ROUTE, App, text_of
 from tests.model_server import ModelServer
+from tests.recording_follower import problem_detail
 from tests.scripts import script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -282,6 +283,27 @@ class TestIdempotencyKey:
         assert {response.status_code for response in responses} == {httpx.codes.ACCEPTED}
         assert len({response.text for response in responses}) == 1
         assert len([call for call in model.calls if conversation_id in str(call)]) == 1
+
+    async def test_a_key_used_for_another_message_or_conversation_is_refused(
+        self, app: App, model: ModelServer, conversation_id: str
+    ) -> None:
+        async def post(text: str, **fields: str) -> httpx.Response:
+            body = {"message": script(chunks=[text]), **fields}
+            return await app.client.post(RUN_ROUTE, json=body, headers={"Idempotency-Key": conversation_id})
+
+        first = await post("mine", conversation_id=conversation_id)
+        refused = [
+            await post("another", conversation_id=conversation_id),
+            await post("mine", conversation_id=f"{conversation_id}-other"),
+            await post("mine"),
+        ]
+        await app.finish(first.json())
+        refused.append(await post("another", conversation_id=conversation_id))
+        again = await post("mine", conversation_id=conversation_id)
+
+        assert {response.status_code for response in refused} == {httpx.codes.UNPROCESSABLE_ENTITY}
+        assert "Idempotency-Key" in problem_detail(refused[0])
+        assert again.json() == first.json()
 
     async def test_another_key_is_another_run(self, app: App, conversation_id: str) -> None:
         runs = [
