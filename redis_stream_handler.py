@@ -134,10 +134,12 @@ class LostRun:
         """Return the events that tell a follower of a run that has ended, all with this id."""
         if self.outcome is None:
             return []
-        reset = json.dumps({"correlation_id": self.correlation_id, "reason": "expired"})
         pieces = [("message", piece) for piece in split_answer(self.answer)]
-        told = [("reset", reset), *pieces, (self.outcome.event, self.outcome.data)]
-        return [StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0) for event, text in told]
+        told = [*pieces, (self.outcome.event, self.outcome.data)]
+        return [
+            reset_event(entry_id, self.correlation_id),
+            *(StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0) for event, text in told),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent}
@@ -530,6 +532,12 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     commands = Redis.from_url(url, retry=patient, **options)
     reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
     return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, _event), ttl_seconds)
+
+
+def reset_event(entry_id: str, correlation_id: str) -> StreamEvent:
+    """Return the event that tells a follower to drop what it has of a run which is no longer in Redis."""
+    reset = json.dumps({"correlation_id": correlation_id, "reason": "expired"})
+    return StreamEvent(entry_id, "reset", reset, correlation_id, attempt=0, sequence=0)
 
 
 def parse_cursor(cursor: str) -> str:
