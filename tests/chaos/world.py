@@ -177,7 +177,7 @@ async def running_world(directory: Path) -> AsyncIterator[World]:
             "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
             "OPENAI_BASE_URL": model.base_url,
             "HEARTBEAT_SECONDS": "1",
-            "RUN_TIMEOUT_SECONDS": "60",
+            "RUN_TIMEOUT_SECONDS": "30",
             "DEVHOST_LEASE_SECONDS": str(LEASE_SECONDS),
             "DEVHOST_FAULTS": "1",
             "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentOrchestratorFunctions": str(STEPS),

@@ -294,7 +294,7 @@ def test_death_of_the_machine_in_a_step_only_repeats_it(new_host: NewHost, tmp_p
 
 
 def test_step_that_exceeds_its_time_is_repeated(new_host: NewHost, tmp_path: Path) -> None:
-    with new_host() as host:
+    with new_host(DEVHOST_LEASE_SECONDS="600") as host:
         operations = Operations(host, tmp_path)
         operations.start("hold_step", "run", gate="gate")
         wait_until(lambda: operations.status("run")["runtimeStatus"] == "Running", "it runs")
