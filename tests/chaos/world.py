@@ -8,16 +8,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tests.app import RUN_ROUTE
 from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.redis_process import RedisProcess
-from tests.scripts import scripted_reply
+from tests.scripts import script, scripted_reply
+from tests.waiting import eventually
 
 LEASE_SECONDS = 1
+# Of orchestrations and entities together: few enough to be taken, more than the runs of a scenario.
+STEPS = 12
+FAULTS_ROUTE = "/runtime/webhooks/durabletask/faults"
 
 
 @dataclass
@@ -88,6 +94,45 @@ class World:
         await asyncio.sleep(rng.uniform(0.2, 1.5))
         self.proxy.delay_seconds = 0.0
 
+    async def overlap(self, rng: random.Random) -> None:
+        """Execute an operation in progress a second time, or the next one that begins."""
+        await self._order("overlap")
+
+    async def refuse_commit(self, rng: random.Random) -> None:
+        """Refuse the commit of the next entity state whose response has been sent."""
+        await self._order("refuse_commit")
+
+    async def crash_after_response(self, rng: random.Random) -> None:
+        """SIGKILL the host between the next response and its state's commit, if there is one soon; start it again."""
+        host = self.hosts[self.serving]
+        await self._order("crash_after_response")
+        with contextlib.suppress(TimeoutError):
+            await eventually(lambda: _has_ended(host), 2)
+        await self.kill_host(rng)
+
+    async def die_in_step(self, rng: random.Random) -> None:
+        """Let the worker die in the next step of an orchestration, which fails for good."""
+        await self._order("die_in_step")
+
+    async def function_timeout(self, rng: random.Random) -> None:
+        """Let an entity function in progress exceed functionTimeout, so that the worker restarts."""
+        await self._order("function_timeout", "@dafx-")
+
+    async def hang_models(self, rng: random.Random) -> None:
+        """Take every slot of orchestrations and entities by runs whose models hang; cancel them after a while."""
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=5) as client:
+            hung = [asyncio.create_task(_start_hung(client, rng.random())) for _ in range(STEPS)]
+            await asyncio.sleep(rng.uniform(0.5, 2))
+            for status_url in filter(None, await asyncio.gather(*hung)):
+                with contextlib.suppress(httpx.HTTPError):
+                    await client.post(f"{status_url}/cancel")
+
+    async def _order(self, fault: str, match: str = "") -> None:
+        async with httpx.AsyncClient(timeout=5) as client:
+            # The host may be gone before it has answered.
+            with contextlib.suppress(httpx.HTTPError):
+                await client.post(f"{self.base_url}{FAULTS_ROUTE}/{fault}", params={"match": match})
+
     @property
     def faults(self) -> list[Callable[[random.Random], Awaitable[None]]]:
         return [
@@ -99,7 +144,27 @@ class World:
             self.reset_connections,
             self.cut_redis_off,
             self.slow_link,
+            self.overlap,
+            self.refuse_commit,
+            self.crash_after_response,
+            self.die_in_step,
+            self.function_timeout,
+            self.hang_models,
         ]
+
+
+async def _has_ended(host: HostProcess) -> bool:
+    return not host.running
+
+
+async def _start_hung(client: httpx.AsyncClient, number: float) -> str | None:
+    message = script(chunks=["hung"], hangs_after=1)
+    with contextlib.suppress(httpx.HTTPError):
+        response = await client.post(RUN_ROUTE, json={"message": message, "conversation_id": f"hung-{number}"})
+        if response.status_code == httpx.codes.ACCEPTED:
+            status_url: str = response.json()["status_url"]
+            return status_url
+    return None
 
 
 @asynccontextmanager
@@ -112,8 +177,10 @@ async def running_world(directory: Path) -> AsyncIterator[World]:
             "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
             "OPENAI_BASE_URL": model.base_url,
             "HEARTBEAT_SECONDS": "1",
-            "RUN_TIMEOUT_SECONDS": "60",
+            "RUN_TIMEOUT_SECONDS": "30",
             "DEVHOST_LEASE_SECONDS": str(LEASE_SECONDS),
+            "DEVHOST_FAULTS": "1",
+            "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentOrchestratorFunctions": str(STEPS),
         }
         first, second = (HostProcess(directory / "state", env=env) for _ in range(2))
         try:

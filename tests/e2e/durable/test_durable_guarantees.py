@@ -1,8 +1,10 @@
 """What the embedded host guarantees of entities and of a worker's death: what Azure Storage does, and no more."""
 
+import contextlib
 import itertools
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +82,13 @@ class Operations:
         wait_until(lambda: len(self.journal(name)) >= count, f"{count} lines in {name}", timeout)
         return self.journal(name)
 
+    def lease(self, key: str) -> float:
+        """Until when an entity is leased, in seconds since the epoch."""
+        with contextlib.closing(sqlite3.connect(self._directory / "state" / "durable.sqlite")) as durable_state:
+            query = "SELECT lease_until FROM entities WHERE id = ?"
+            (until,) = durable_state.execute(query, (f"@scribe@{key}",)).fetchone()
+        return float(until)
+
     def open_gate(self, gate: str) -> None:
         (self._directory / gate).touch()
 
@@ -149,12 +158,15 @@ def test_function_that_raises_is_executed_again_with_growing_pauses(new_host: Ne
 
 
 def test_waiting_entities_take_the_slots_of_orchestrations(new_host: NewHost, tmp_path: Path) -> None:
-    with new_host(**{STEPS_SETTING: "2"}) as host:
+    with new_host(**{STEPS_SETTING: "2"}, DEVHOST_LEASE_SECONDS="1") as host:
         operations = Operations(host, tmp_path)
         for key in ("a", "b"):
             operations.signal(key, gate=key)
             operations.wait_for_lines(f"{key}.began", 1)
         operations.start("note", "run", gate="open")
+        started = operations.lease("a")
+        wait_until(lambda: operations.lease("a") > started + 1, "the host has had a second's time to look for work")
+        assert operations.journal("order") == []
         operations.open_gate("a.1")
         operations.open_gate("open")
         assert operations.wait("run")["runtimeStatus"] == "Completed"
@@ -282,7 +294,7 @@ def test_death_of_the_machine_in_a_step_only_repeats_it(new_host: NewHost, tmp_p
 
 
 def test_step_that_exceeds_its_time_is_repeated(new_host: NewHost, tmp_path: Path) -> None:
-    with new_host() as host:
+    with new_host(DEVHOST_LEASE_SECONDS="600") as host:
         operations = Operations(host, tmp_path)
         operations.start("hold_step", "run", gate="gate")
         wait_until(lambda: operations.status("run")["runtimeStatus"] == "Running", "it runs")

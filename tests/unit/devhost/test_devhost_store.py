@@ -213,12 +213,14 @@ def test_abandoned_operation_waits_longer_each_time(store: Store, monkeypatch: p
     assert due - now == pytest.approx(0.25)
 
 
-def test_operation_is_taken_over_from_its_own_host(store: Store) -> None:
+def test_operation_is_taken_over_from_its_own_host(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.signal_entity("@counter@a", request("add"))
     work = claim_operation(store)
     again = store.claim_again(work)
     assert again is not None
     store.abandon_operation(work)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 50)
     assert store.claim(9, 0).entities == []
     assert store.commit_state(again, "1", True)
     assert store.claim_again(work) is None

@@ -120,10 +120,8 @@ def hold_step(context: Context) -> Steps:
 @app.route(trigger_arg_name="request", route="stream", methods=["GET"])
 async def stream(request: Request) -> StreamingResponse:
     async def numbers() -> AsyncIterator[str]:
-        number = 0
-        while True:
+        for number in range(500):
             yield f"{number}\n"
-            number += 1
             await asyncio.sleep(0.02)
 
     return StreamingResponse(numbers(), media_type="text/plain")
