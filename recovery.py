@@ -56,7 +56,7 @@ class Recovery:
         self._interval_seconds = interval_seconds
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._calls = SharedCalls()
-        # The one looked at longest ago is the first.
+        # The one that was asked for longest ago is the first.
         self._looks: dict[str, _Look] = {}
 
     async def restore(
@@ -89,13 +89,13 @@ class Recovery:
     ) -> None:
         """End the open runs that were never started, and those whose end did not reach Redis.
 
-        It does so once in the interval. Whoever asks in between has nothing to wait for: what is ended is appended.
+        It does so once in the interval. Whoever asks in between has nothing to wait for: what ends is appended.
         """
         now = time.monotonic()
         self._forget_idle(now)
         look = self._looks.pop(conversation_id, None) or _Look(-math.inf, (0, ""))
         self._looks[conversation_id] = look
-        if ("settle", conversation_id) not in self._calls and now - look.at >= self._interval_seconds:
+        if now - look.at >= self._interval_seconds:
             look.at = now
             await self._calls.call(
                 ("settle", conversation_id), lambda: self._settle(handler, client, conversation_id, look)
@@ -104,7 +104,7 @@ class Recovery:
     def _forget_idle(self, now: float) -> None:
         while self._looks:
             conversation_id, look = next(iter(self._looks.items()))
-            if now - look.at < IDLE_INTERVALS * self._interval_seconds or ("settle", conversation_id) in self._calls:
+            if now - look.at <= IDLE_INTERVALS * self._interval_seconds:
                 return
             del self._looks[conversation_id]
 

@@ -13,10 +13,6 @@ class SharedCalls:
     def __init__(self) -> None:
         self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Whether a call of this key is under way."""
-        return key in self._tasks
-
     async def call(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what the call of this key returns, or raise what it raises; only where none is under way, make it."""
         task: asyncio.Task[T] | None = self._tasks.get(key)

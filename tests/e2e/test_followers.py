@@ -183,7 +183,7 @@ async def test_promise_5_it_converges_when_a_failover_lost_what_a_follower_holds
             late = await app.events(path, {"cursor": held})
             resumed = await app.events(path, {"cursor": late[0].id})
 
-    assert following.text == "the answer"
+    assert (following.text, following.connections) == ("the answer", 1)
     assert [event.event for event in late] == ["reset", "message", "message", "done"]
     assert text_of(late) == "the answer"
     assert resumed == late[1:]

@@ -1,6 +1,7 @@
 """The main path: start a run, follow it live, resume it."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -146,8 +147,16 @@ async def test_nothing_after_the_cursor_and_nothing_open_is_204(app: App) -> Non
     for path in (run["stream_url"], f"/api/agent/stream/{run['conversation_id']}"):
         response = await app.get(path, headers={"Last-Event-ID": events[-1].id})
         assert response.status_code == httpx.codes.NO_CONTENT
-        response = await app.get(path, {"cursor": "18446744073709551615-0"})
-        assert response.status_code == httpx.codes.NO_CONTENT
+
+
+async def test_a_cursor_that_the_stream_never_had_is_reset_and_told_everything(app: App) -> None:
+    run = await app.start_run(script(chunks=["a"]))
+    events = await app.finish(run)
+
+    for path in (run["stream_url"], f"/api/agent/stream/{run['conversation_id']}"):
+        reset, *told = await app.events(path, {"cursor": "18446744073709551615-0"})
+        assert json.loads(reset.data) == {"correlation_id": run["correlation_id"], "reason": "expired"}
+        assert told == events
 
 
 async def test_tools_are_called_and_their_results_reach_the_model(app: App, model: ModelServer) -> None:

@@ -102,6 +102,33 @@ async def test_promise_8_bounded_idle_followers_ask_for_open_runs_once_in_an_int
     assert await open_runs(stream, conversation_id) == 5
 
 
+async def test_a_look_that_takes_longer_than_the_interval_is_the_only_one(
+    stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
+) -> None:
+    await accept_a_minute_ago(stream, redis, conversation_id, 3)
+    shared = Recovery(AGENTS, interval_seconds=0)
+
+    await asyncio.gather(*(shared.settle(stream, client, conversation_id) for _ in range(10)))
+
+    assert sorted(client.asked) == ["r0", "r1", "r2"]
+
+
+async def test_a_look_goes_on_when_the_follower_that_began_it_leaves(
+    stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
+) -> None:
+    await accept_a_minute_ago(stream, redis, conversation_id, 3)
+    shared = Recovery(AGENTS, interval_seconds=60)
+
+    leaving = asyncio.create_task(shared.settle(stream, client, conversation_id))
+    await asyncio.sleep(0)
+    leaving.cancel()
+
+    async def has_none_open() -> bool:
+        return await open_runs(stream, conversation_id) == 0
+
+    await eventually(has_none_open)
+
+
 async def test_every_open_run_has_its_turn(
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
@@ -113,6 +140,23 @@ async def test_every_open_run_has_its_turn(
         return await open_runs(stream, conversation_id) == 0
 
     await eventually(has_none_open)
+
+
+async def test_runs_that_stay_open_have_their_turn_one_after_another(
+    stream: RedisStreamHandler, client: CountingClient, conversation_id: str
+) -> None:
+    running = {f"r{number}" for number in range(RUNS_A_LOOK + 5)}
+    for correlation_id in running:
+        # Begun, and so not to be ended however little the durable runtime knows of it.
+        await stream.begin_attempt(conversation_id, correlation_id)
+    shared = Recovery(AGENTS, interval_seconds=0.05)
+
+    async def have_all_been_asked_for() -> bool:
+        await shared.settle(stream, client, conversation_id)
+        return set(client.asked) == running
+
+    await eventually(have_all_been_asked_for)
+    assert await open_runs(stream, conversation_id) == len(running)
 
 
 async def test_promise_8_bounded_a_conversation_that_nobody_follows_is_forgotten(
