@@ -313,13 +313,19 @@ async def _started(starter: RunStarter, agent: str, request: RunRequest) -> RunI
     except BeingErasedError:
         detail = "This conversation is being deleted. Send the message again in a moment."
         raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+    except DurableUnavailableError as error:
+        logger.warning("a run was not started: the durable runtime does not answer: %r", error.__cause__)
+        raise _not_now("The durable runtime does not answer, and nothing was run. Send the message again.") from None
     except PerhapsStartedError:
         detail = (
             "The durable runtime and Redis do not answer, and the run may have started or not. "
-            "Send it again with the same Idempotency-Key: it is then run once."
+            "With an Idempotency-Key, send it again under the same key: it is then run once."
         )
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers) from None
+        raise _not_now(detail) from None
+
+
+def _not_now(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _has_ended() -> ProblemError:

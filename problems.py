@@ -41,13 +41,13 @@ class ProblemError(Exception):
 
 def unavailable(what: str) -> ProblemError:
     """Return the problem of a part that does not answer."""
-    detail = f"{what} does not answer. Nothing was changed; try again in {RETRY_AFTER_SECONDS} seconds."
+    detail = f"{what} does not answer. Try again in {RETRY_AFTER_SECONDS} seconds."
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def overloaded() -> ProblemError:
     """Return the problem of a process that has more to do than it gets done in time."""
-    detail = f"The service is busy. Nothing was changed; try again in {RETRY_AFTER_SECONDS} seconds."
+    detail = f"The service is busy. Try again in {RETRY_AFTER_SECONDS} seconds."
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

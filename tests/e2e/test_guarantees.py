@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from tests.app import App, error_of, text_of
 from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
-from tests.recording_follower import RecordingFollower
+from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
 from tests.scripts import script
 from tests.waiting import eventually
@@ -217,6 +217,8 @@ async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later
     durable_state.execute("ROLLBACK")
 
     assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert "nothing was run" in problem_detail(refused)
+    assert int(refused.headers["retry-after"]) > 0
 
     async def has_ended() -> bool:
         instances = await app.client.get("/runtime/webhooks/durabletask/instances")
