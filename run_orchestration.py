@@ -135,7 +135,7 @@ async def write_result(
     )
 
 
-async def finish_run(ending: dict[str, Any]) -> str:
+async def finish_run(ending: dict) -> str:
     """Append a run's terminal event, after repairing what was streamed where it is not the committed answer.
 
     Returns:
@@ -148,7 +148,7 @@ async def finish_run(ending: dict[str, Any]) -> str:
     return status
 
 
-async def mark_cancelled(ending: dict[str, Any]) -> str:
+async def mark_cancelled(ending: dict) -> str:
     """Make sure that a run which is to be cancelled knows it, and end it at once where no attempt has begun.
 
     Returns:

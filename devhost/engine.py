@@ -6,7 +6,6 @@ import logging
 import os
 import sqlite3
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import azure.functions as func
-from azure.functions.durable_functions import ActivityTriggerConverter
-from azure.functions.meta import Datum
-
 from devhost.entities import batch_json, entity_name, failed_operation, operation_outcome
 from devhost.functions import FunctionTable, Invoker, Trigger
 from devhost.history import Event, EventType, new_event
 from devhost.orchestrations import FINAL_STATUSES, Episode, OrchestrationWork
 from devhost.store import ActivityWork, EntityWork, Store
+from devhost.worker import InvocationFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +153,10 @@ class Engine:
             message = self._functions.missing(Trigger.ORCHESTRATION, episode.work.name)
             episode.fail(LookupError(message), "")
             return
-        context = func.OrchestrationContext(episode.context_json())
         try:
-            result = await self._invoker.invoke(function, {function.trigger_parameter: context})
-        except Exception as error:  # noqa: BLE001 - whatever the orchestrator raises ends the orchestration
-            episode.fail(error, "".join(traceback.format_exception(error.__cause__ or error)))
+            result = await self._invoker.invoke(function, episode.context_json())
+        except InvocationFailedError as error:
+            episode.fail(error, error.stack_trace)
         else:
             episode.apply(json.loads(result))
 
@@ -175,15 +170,13 @@ class Engine:
         try:
             if function is None:
                 raise LookupError(self._functions.missing(Trigger.ACTIVITY, work.name))
-            argument = ActivityTriggerConverter.decode(Datum(work.input_json, "json"), trigger_metadata=None)
-            result = await self._invoker.invoke(function, {function.trigger_parameter: argument})
-            encoded = ActivityTriggerConverter.encode(result, expected_type=None).value
-        except Exception as error:
-            logger.warning("activity %s of %s failed", work.name, work.instance_id, exc_info=error)
-            reason = f"Activity function '{work.name}' failed: {type(error).__name__}: {error}"
-            details = "".join(traceback.format_exception(error))
+            result = await self._invoker.invoke(function, work.input_json)
+        except (InvocationFailedError, LookupError) as error:
+            details = getattr(error, "stack_trace", "")
+            logger.warning("activity %s of %s failed: %s\n%s", work.name, work.instance_id, error, details)
+            reason = f"Activity function '{work.name}' failed: {error}"
             return new_event(EventType.TASK_FAILED, TaskScheduledId=work.task_id, Reason=reason, Details=details)
-        return new_event(EventType.TASK_COMPLETED, TaskScheduledId=work.task_id, Result=encoded)
+        return new_event(EventType.TASK_COMPLETED, TaskScheduledId=work.task_id, Result=result)
 
     async def _run_operation(self, work: EntityWork) -> None:
         name = entity_name(work.entity_id)
@@ -191,8 +184,7 @@ class Engine:
         try:
             if function is None:
                 raise LookupError(self._functions.missing(Trigger.ENTITY, name))
-            context = func.EntityContext(batch_json(work))
-            result = await self._invoker.invoke(function, {function.trigger_parameter: context})
+            result = await self._invoker.invoke(function, batch_json(work))
             outcome = operation_outcome(work, json.loads(result))
         except Exception as error:
             logger.debug("the %s function failed", name, exc_info=error)
