@@ -76,7 +76,7 @@ def http_extension() -> Any:
 
 def binding_converter(binding: str) -> Any:
     """How the SDK converts the values of a binding type; None for one that it does not know."""
-    return func.get_binding_registry().get(binding)
+    return func.get_binding_registry().get(binding)  # type: ignore[no-untyped-call]
 
 
 def _load(definition: Any) -> LoadedFunction:
@@ -154,8 +154,8 @@ def _checked_type(name: str, binding: Any, annotations: dict[str, Any]) -> str:
 
 def _return_binding(name: str, bindings: dict[str, Any], annotations: dict[str, Any]) -> str | None:
     """The binding type by which the returned value is converted; None for a function that may return only None."""
-    implicit = [binding.type for key, binding in bindings.items() if key != RETURN and _has_implicit_output(binding.type)]
     if RETURN not in bindings:
+        implicit = [str(binding.type) for binding in bindings.values() if _has_implicit_output(binding.type)]
         return implicit[-1] if implicit else None
     kind = str(bindings[RETURN].type)
     if "return" in annotations:
@@ -174,7 +174,7 @@ def _origin(annotation: Any) -> Any:
 def _is_generic(annotation: Any) -> bool:
     """Whether the worker takes it for a generic type: ``typing.Dict[str, int]`` is one, ``dict[str, int]`` is not."""
     if isinstance(annotation, type):
-        return issubclass(annotation, typing.Generic)  # type: ignore[arg-type]
+        return issubclass(annotation, typing.Generic)
     special = (None, typing.Union, types.UnionType, tuple, typing.ClassVar, Callable)
     return not isinstance(annotation, types.GenericAlias) and typing.get_origin(annotation) not in special
 

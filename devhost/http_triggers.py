@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -131,6 +132,7 @@ def _response(returned: TypedData | None) -> Response:
 
 def _set_cookie(response: Response, cookie: RpcHttpCookie) -> None:
     same_site = RpcHttpCookie.SameSite
+    names: dict[int, Literal["lax", "strict", "none"]]
     names = {same_site.Lax: "lax", same_site.Strict: "strict", same_site.ExplicitNone: "none"}
     response.set_cookie(
         cookie.name,

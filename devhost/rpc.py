@@ -64,7 +64,7 @@ class RpcHttp:
 
 
 class RpcHttpCookie(SimpleNamespace):
-    """A cookie of a response; all but ``name``, ``value`` and ``same_site`` have their value in ``.value`` or are None."""
+    """A cookie of a response. All but ``name``, ``value`` and ``same_site`` are None or have a ``value``."""
 
     SameSite = SimpleNamespace(**{"None": 0, "Lax": 1, "Strict": 2, "ExplicitNone": 3})
 

@@ -100,9 +100,7 @@ class RuntimeWorker:
 
 
 def _request(**requests: Any) -> SimpleNamespace:
-    return SimpleNamespace(
-        request=SimpleNamespace(**requests), properties={"host": HTTP_ADDRESS, "protos": PROTOS}
-    )
+    return SimpleNamespace(request=SimpleNamespace(**requests), properties={"host": HTTP_ADDRESS, "protos": PROTOS})
 
 
 async def _load(function: Any) -> FunctionMetadata:

@@ -1,7 +1,6 @@
 """A small Python worker, for Pythons for which Microsoft's library is not published."""
 
 import asyncio
-import contextvars
 import functools
 import importlib
 import inspect

@@ -52,7 +52,7 @@ class Worker(Protocol):
 
 
 def thread_count() -> int:
-    """How many threads run synchronous functions: the setting, or ``ThreadPoolExecutor``'s default without a valid one."""
+    """How many threads run synchronous functions: ``ThreadPoolExecutor``'s default without a valid setting."""
     configured = os.environ.get("PYTHON_THREADPOOL_THREAD_COUNT", "")
     if configured.isdecimal() and int(configured) > 0:
         return int(configured)

@@ -1,6 +1,5 @@
 """Every method of DurableOrchestrationClient against the management API."""
 
-import httpx
 import pytest
 
 from tests.e2e.durable.client import Programs, wait_until

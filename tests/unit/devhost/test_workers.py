@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -181,7 +180,8 @@ import threading
 async def echo(value): return value
 @app.activity_trigger(input_name='value')
 def on_a_thread(value: str, context: func.Context) -> list:
-    return [threading.current_thread() is not threading.main_thread(), context.function_name, len(context.invocation_id)]
+    is_main = threading.current_thread() is threading.main_thread()
+    return [not is_main, context.function_name, len(context.invocation_id)]
 @app.activity_trigger(input_name='value')
 def raises(value: str): raise LookupError('it raises')
 @app.activity_trigger(input_name='value')
@@ -195,7 +195,10 @@ ORCHESTRATION = {
     "isReplaying": False,
     "parentInstanceId": "",
     "input": None,
-    "history": [{**EVENT, "EventType": 12}, {**EVENT, "EventType": 0, "Name": "orchestrate", "Input": None}],
+    "history": [
+        {**EVENT, "EventType": 12},
+        {**EVENT, "EventType": 0, "Name": "orchestrate", "Input": None, "Version": ""},
+    ],
     "upperSchemaVersion": 0,
 }
 CALLS = [
@@ -222,9 +225,13 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
 
 
 def loaded(worker: str, directories: list[Path]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "tests.unit.devhost.load_apps", worker, *map(str, directories)]
     ended = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "tests.unit.devhost.load_apps", worker, *map(str, directories)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == len(directories), ended.stdout + ended.stderr
@@ -273,6 +280,9 @@ def test_what_is_indexed(outcomes: Outcomes) -> None:
     bindings = outcomes["small"]["classic"]["bindings"]
     assert bindings["items"][0]["methods"] == ["GET", "POST"]
     assert [function.split("'")[1] for function in outcomes["small"]["durable"]["functions"]] == [
-        "Renamed", "Counter", "work", "named",
+        "Renamed",
+        "Counter",
+        "work",
+        "named",
     ]
     assert [outcomes["small"][app]["serves http"] for app in ("classic", "streaming")] == [False, True]
