@@ -5,21 +5,40 @@ the app and why. Each app is loaded in a process of its own, forked so that the 
 """
 
 import asyncio
-import importlib
+import importlib.util
 import json
 import os
+import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import azure.durable_functions  # noqa: F401 - shared by the forks
 
 from devhost.functions import UnsupportedFunctionError, read_functions
 from devhost.rpc import InvocationRequest, TypedData
 from devhost.worker import FunctionMetadata, InvocationFailedError, Worker
+from tests.hostprocess import REPOSITORY
 
-WORKERS = {"library": "devhost.runtime_worker:RuntimeWorker", "small": "devhost.small_worker:SmallWorker"}
+CLASSES = {"small": "devhost.small_worker:SmallWorker", "library": "devhost.runtime_worker:RuntimeWorker"}
+HAS_LIBRARY = importlib.util.find_spec("azure_functions_runtime") is not None
+WORKERS = [name for name in CLASSES if name == "small" or HAS_LIBRARY]
+
+
+def loaded(worker: str, directories: Sequence[Path], **settings: str) -> list[dict[str, Any]]:
+    """What the worker makes of each app."""
+    ended = subprocess.run(
+        [sys.executable, "-m", __name__, worker, *map(str, directories)],
+        cwd=REPOSITORY,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == len(directories), ended.stdout + ended.stderr
+    return [json.loads(line) for line in lines]
 
 
 async def load(worker: Worker, directory: Path) -> dict[str, Any]:
@@ -56,7 +75,8 @@ async def invoke(worker: Worker, indexed: list[FunctionMetadata], name: str, par
 
 
 def main(worker: str, directories: list[str]) -> None:
-    module, _, name = WORKERS[worker].partition(":")
+    importlib.import_module("azure.durable_functions")  # shared by the forks
+    module, _, name = CLASSES[worker].partition(":")
     make = getattr(importlib.import_module(module), name)
     for directory in directories:
         if not (child := os.fork()):

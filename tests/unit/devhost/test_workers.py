@@ -1,19 +1,12 @@
 """The workers side by side: what Microsoft's library accepts and refuses, the small one accepts and refuses."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hostprocess import REPOSITORY
-
-HAS_LIBRARY = importlib.util.find_spec("azure_functions_runtime") is not None
-WORKERS = ["small", *(["library"] if HAS_LIBRARY else [])]
+from tests.unit.devhost.load_apps import WORKERS, loaded
 
 CLASSIC = """
 import typing
@@ -222,20 +215,6 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         (directories[name] / "function_app.py").write_text(source)
     (directories["invoked"] / "calls.json").write_text(json.dumps(CALLS))
     return {worker: dict(zip(APPS, loaded(worker, list(directories.values())), strict=True)) for worker in WORKERS}
-
-
-def loaded(worker: str, directories: list[Path]) -> list[dict[str, Any]]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.unit.devhost.load_apps", worker, *map(str, directories)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    assert len(lines) == len(directories), ended.stdout + ended.stderr
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("worker", WORKERS)
