@@ -28,10 +28,18 @@ def main() -> int:
     options = parser.parse_args()
     _configure_logging()
     try:
-        return asyncio.run(_serve(Path.cwd(), options))
+        return asyncio.run(_run(Path.cwd(), options))
     except (HostConfigError, AppLoadError, UnsupportedFunctionError, EmbeddedValkeyError, PortInUseError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+async def _run(directory: Path, options: argparse.Namespace) -> int:
+    try:
+        return await _serve(directory, options)
+    finally:
+        # What still serves is cut off on purpose, and uvicorn logs that as errors.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 async def _serve(directory: Path, options: argparse.Namespace) -> int:

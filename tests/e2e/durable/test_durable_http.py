@@ -65,6 +65,7 @@ def test_port_in_use(tmp_path: Path) -> None:
         status, output = _run(PROGRAMS, tmp_path, port)
     assert status == 1
     assert output.splitlines()[-1].startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

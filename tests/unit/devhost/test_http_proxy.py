@@ -203,6 +203,16 @@ async def test_a_response_without_a_body(method: str, status: int) -> None:
             assert (got.status_code, got.content, got.headers["x-which"]) == (status, b"", "this")
 
 
+async def test_an_answer_before_the_end_of_the_request() -> None:
+    async def refuse(request: Request) -> Response:
+        await anext(request.stream())
+        return Response("too large", 413)
+
+    head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\nbegin"
+    async with forwarding(refuse) as address, client(address, head) as (reader, _):
+        assert (await reader.readuntil(b"too large")).startswith(b"HTTP/1.1 413 ")
+
+
 async def test_a_redirect_is_the_clients_to_follow() -> None:
     async def redirect(request: Request) -> Response:
         return RedirectResponse("/elsewhere")
