@@ -180,6 +180,10 @@ class UnknownRunError(LookupError):
     """Redis holds no such conversation, or no such run in it."""
 
 
+class LostEntriesError(RedisError):
+    """Redis never had, or has lost, the entry from which to read on: after a failover, say."""
+
+
 class OverloadedError(RedisError):
     """Redis answers, but this process asks more of it than it gets done in time. Nothing was asked."""
 
@@ -331,17 +335,8 @@ class RedisStreamHandler:
 
     async def bounds(self, conversation_id: str) -> Bounds:
         """Return between which entries the stream is."""
-        try:
-            async with self._turn() as commands:
-                info = await commands.xinfo_stream(_stream_key(conversation_id))
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
-            return Bounds(FIRST_CURSOR, FIRST_CURSOR)
-        newest: str = info["last-generated-id"]
-        if info["entries-added"] == info["length"]:
-            return Bounds(FIRST_CURSOR, newest)
-        return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest)
+        async with self._turn() as commands:
+            return await _bounds(commands, conversation_id)
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
@@ -387,6 +382,7 @@ class RedisStreamHandler:
             has no events yet; nothing at all is yielded when there is nothing and nothing to wait for.
 
         Raises:
+            LostEntriesError: The cursor is later than all that the stream has ever had.
             UnknownRunError: Redis does not know the conversation, or the run, or no longer does.
         """
         deadline = time.monotonic() + max_seconds
@@ -436,8 +432,12 @@ class RedisStreamHandler:
             # pipeline, because a cluster's that fails closes the connections which other callers are using.
             runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
             entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=count)
+            # The connection may have been made anew, unnoticed, to a Redis that has less.
+            is_lost = not entries and cursor != FIRST_CURSOR and await _is_beyond(commands, conversation_id, cursor)
         if not runs or (correlation_id is not None and correlation_id not in runs):
             raise UnknownRunError(correlation_id or conversation_id)
+        if is_lost:
+            raise LostEntriesError(cursor)
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
         return Page(
             is_open=any(run.status.is_open for run in watched),
@@ -565,6 +565,23 @@ def split_answer(answer: str) -> list[str]:
 def now_ms() -> int:
     """Return the time in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+async def _bounds(commands: Any, conversation_id: str) -> Bounds:
+    try:
+        info = await commands.xinfo_stream(_stream_key(conversation_id))
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return Bounds(FIRST_CURSOR, FIRST_CURSOR)
+    newest: str = info["last-generated-id"]
+    if info["entries-added"] == info["length"]:
+        return Bounds(FIRST_CURSOR, newest)
+    return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest)
+
+
+async def _is_beyond(commands: Any, conversation_id: str, cursor: str) -> bool:
+    return cursor_order(cursor) > cursor_order((await _bounds(commands, conversation_id)).newest)
 
 
 def _before(cursor: str) -> str:
