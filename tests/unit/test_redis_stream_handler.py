@@ -590,7 +590,8 @@ async def test_a_follower_is_told_when_redis_has_lost_what_it_holds(
     await redis.xadd(key, {"text": "b"}, id="1-0")
 
     with pytest.raises(LostEntriesError):
-        [_ async for _ in following]
+        async with asyncio.timeout(5):
+            [_ async for _ in following]
     with pytest.raises(LostEntriesError):
         await read(handler, conversation_id, held.id)
 
