@@ -91,7 +91,7 @@ class _HttpApi:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
         request = await parse_run_request(req, self._settings.max_message_bytes)
         async with await get_stream_handler() as handler:
-            starter = RunStarter(handler, client, self._agents, self._settings.run_timeout_seconds)
+            starter = RunStarter(handler, client, self._recovery, self._settings.run_timeout_seconds)
             run = await _started(starter, agent, request)
             if request.wait_for_response:
                 finished = await self._wait_for(handler, client, run)
@@ -225,9 +225,13 @@ class _HttpApi:
                         yield events
                 return
             await self._restore(follower)
-            async with contextlib.aclosing(follower.batches()) as batches:
-                async for events in batches:
-                    yield events
+            try:
+                async with contextlib.aclosing(follower.batches()) as batches:
+                    async for events in batches:
+                        yield events
+            except UnknownRunError:
+                # It was deleted since.
+                raise _nothing_to_follow(follower) from None
 
     @property
     def _is_full(self) -> bool:
@@ -246,8 +250,7 @@ class _HttpApi:
             follower.handler, follower.client, follower.conversation_id, follower.correlation_id
         )
         if not known:
-            what = "conversation" if follower.correlation_id is None else "run in this conversation"
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no such {what}. Start one with POST run.")
+            raise _nothing_to_follow(follower)
 
     async def _wait_for(
         self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, run: RunInput
@@ -326,6 +329,11 @@ async def _started(starter: RunStarter, agent: str, request: RunRequest) -> RunI
 
 def _not_now(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _nothing_to_follow(follower: Follower) -> ProblemError:
+    what = "conversation" if follower.correlation_id is None else "run in this conversation"
+    return ProblemError(HTTPStatus.NOT_FOUND, f"There is no such {what}. Start one with POST run.")
 
 
 def _has_ended() -> ProblemError:

@@ -45,7 +45,7 @@ end
 
 local function read(record)
   local readable, run = pcall(cjson.decode, record)
-  if readable and type(run) == 'table' and run.status then return run end
+  if readable and type(run) == 'table' and run.status and run.created and run.attempt then return run end
 end
 
 local function load()
@@ -166,7 +166,7 @@ end
 -- A run is trimmed whole or not at all, or a new follower would read the rest of an answer for all of it.
 local oldest = now - ttl
 for name, other in pairs(all_runs()) do
-  if is_open(other) or other.ended >= now - ttl then
+  if is_open(other) or (other.ended or 0) >= now - ttl then
     oldest = math.min(oldest, other.created)
   else
     redis.call('HDEL', runs, name)

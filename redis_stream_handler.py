@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -224,6 +224,10 @@ class ErasedError(LookupError):
 
 class BeingErasedError(Exception):
     """The conversation is being erased at this moment."""
+
+
+class LostEntriesError(RedisError):
+    """Redis never had, or has lost, the entry from which to read on: after a failover, say."""
 
 
 class OverloadedError(RedisError):
@@ -490,18 +494,10 @@ class RedisStreamHandler:
 
     async def bounds(self, conversation_id: str) -> Bounds:
         """Return between which entries the stream is."""
-        try:
-            async with self._turn() as commands:
-                is_incomplete = bool(await commands.hexists(_runs_key(conversation_id), LOST_MARK))
-                info = await commands.xinfo_stream(_stream_key(conversation_id))
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
-            return Bounds(FIRST_CURSOR, FIRST_CURSOR)
-        newest: str = info["last-generated-id"]
-        if info["entries-added"] == info["length"]:
-            return Bounds(FIRST_CURSOR, newest, is_incomplete)
-        return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest, is_incomplete)
+        async with self._turn() as commands:
+            is_incomplete = bool(await commands.hexists(_runs_key(conversation_id), LOST_MARK))
+            bounds = await _bounds(commands, conversation_id) or Bounds(FIRST_CURSOR, FIRST_CURSOR)
+            return replace(bounds, is_incomplete=is_incomplete)
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
@@ -555,6 +551,7 @@ class RedisStreamHandler:
             has no events yet; nothing at all is yielded when there is nothing and nothing to wait for.
 
         Raises:
+            LostEntriesError: The cursor is later than all that the stream has ever had.
             UnknownRunError: Redis does not know the conversation, or the run, or no longer does.
         """
         deadline = time.monotonic() + max_seconds
@@ -604,9 +601,14 @@ class RedisStreamHandler:
             # pipeline, because a cluster's that fails closes the connections which other callers are using.
             runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
             entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=count)
-            is_lost = not entries and not await commands.exists(_stream_key(conversation_id))
-        if not runs or is_lost or (correlation_id is not None and correlation_id not in runs):
+            # Without its stream, a conversation is what an eviction left of it. And the connection may have been made
+            # anew, unnoticed, to a Redis that has less.
+            bounds = None if entries else await _bounds(commands, conversation_id)
+        is_gone = not entries and bounds is None
+        if not runs or is_gone or (correlation_id is not None and correlation_id not in runs):
             raise UnknownRunError(correlation_id or conversation_id)
+        if bounds is not None and cursor_order(cursor) > cursor_order(bounds.newest):
+            raise LostEntriesError(cursor)
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
         return Page(
             is_open=any(run.status.is_open for run in watched),
@@ -736,6 +738,19 @@ def split_answer(answer: str) -> list[str]:
 def now_ms() -> int:
     """Return the time in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+async def _bounds(commands: Any, conversation_id: str) -> Bounds | None:
+    try:
+        info = await commands.xinfo_stream(_stream_key(conversation_id))
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return None
+    newest: str = info["last-generated-id"]
+    if info["entries-added"] == info["length"]:
+        return Bounds(FIRST_CURSOR, newest)
+    return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest)
 
 
 def _before(cursor: str) -> str:

@@ -12,7 +12,7 @@ import azure.durable_functions as df
 from redis.exceptions import RedisError
 
 from conversations import ORCHESTRATION, DurableUnavailableError, RunInput, durable_call, read_run
-from recovery import restore_stream
+from recovery import Recovery
 from redis_stream_handler import START_CLAIM_MS, Acceptance, RedisStreamHandler
 from run_requests import RunRequest
 
@@ -39,13 +39,13 @@ class RunStarter:
     Args:
         handler: The stream handler of the running event loop.
         client: The durable client of the request.
-        agents: The names of all agents.
+        recovery: What the requests of the process share.
         timeout_seconds: When the run timer ends a run.
     """
 
     handler: RedisStreamHandler
     client: df.DurableOrchestrationClient
-    agents: list[str]
+    recovery: Recovery
     timeout_seconds: float
 
     async def start(self, agent: str, request: RunRequest) -> RunInput:
@@ -94,7 +94,7 @@ class RunStarter:
     async def _accept(self, run: RunInput, *, is_new: bool) -> Acceptance | None:
         if not is_new and not await self.handler.runs(run.conversation_id):
             # Without what expired before, the conversation's stream would seem to begin with this run.
-            await restore_stream(self.handler, self.client, self.agents, run.conversation_id, None)
+            await self.recovery.restore(self.handler, self.client, run.conversation_id, None)
         claim = secrets.token_hex(8)
         try:
             return await self.handler.accept_run(run.conversation_id, run.correlation_id, run.agent, claim)

@@ -18,6 +18,7 @@ from redis_stream_handler import (
     START_CLAIM_MS,
     Bounds,
     Chunk,
+    LostEntriesError,
     LostRun,
     Outcome,
     OverloadedError,
@@ -578,6 +579,25 @@ async def test_only_a_stream_that_is_missing_has_no_bounds(
 
     with pytest.raises(ResponseError):
         await handler.bounds(conversation_id)
+
+
+async def test_a_follower_is_told_when_redis_has_lost_what_it_holds(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=attempt)
+    following = handler.read_stream(conversation_id, silence_seconds=0.1)
+    [held] = await anext(following)
+    assert await anext(following) == []
+    key = f"agent-stream:{conversation_id}"
+    await redis.delete(key)
+    await redis.xadd(key, {"text": "b"}, id="1-0")
+
+    with pytest.raises(LostEntriesError):
+        async with asyncio.timeout(5):
+            [_ async for _ in following]
+    with pytest.raises(LostEntriesError):
+        await read(handler, conversation_id, held.id)
 
 
 async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
