@@ -1,4 +1,13 @@
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VERSIONS := 3.13 3.12 3.11
+PYENV := $(shell pyenv root 2>/dev/null || echo ~/.pyenv)
+# The newest Python that runs: on the path there may be a shim of pyenv's for a version that is not selected.
+PYTHON ?= $(shell \
+	for version in $(VERSIONS); do \
+		for python in python$$version $(PYENV)/versions/$$version.*/bin/python python3; do \
+			$$python -c 'import ensurepip, sqlite3, ssl, sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' $$version \
+				2>/dev/null && echo $$python && exit; \
+		done; \
+	done)
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
@@ -13,13 +22,14 @@ and follow it with the stream_url that it answers:
 endef
 export TRY
 
-.PHONY: help run test lint bench chaos func clean
+.PHONY: help run test unit lint bench chaos func clean python
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.txt requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "found no Python 3.11 to 3.13 with pip: install Python 3.13, from python.org or by 'pyenv install 3.13'" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -28,6 +38,9 @@ run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis in
 
 test: $(READY) ## every test that needs no network
 	$(BIN)/python -m pytest
+
+unit: $(READY) ## the tests that start no host
+	$(BIN)/python -m pytest tests/unit
 
 chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
@@ -45,4 +58,7 @@ func: $(READY) ## the same app on the real Functions host (needs func, Azurite a
 	. $(BIN)/activate && func start --port $(PORT)
 
 clean: ## remove the virtual environment and the embedded host's state
-	rm -rf $(VENV) .devhost
+	rm -rf .venv* .devhost
+
+python: ## the Python that the virtual environment is made with
+	@echo $(PYTHON)

@@ -32,7 +32,7 @@ class ClusterWatcher(Generic[Entry]):
         self,
         commands: RedisCluster,
         connect: Callable[[ClusterNode], Redis],
-        decode: Callable[[str, dict[str, str]], Entry],
+        decode: Callable[[str, dict[str, str]], Entry | None],
     ) -> None:
         self._commands = commands
         self._connect = connect

@@ -1,6 +1,7 @@
 """The composition root: settings, agents, the function app, its routes."""
 
 import gc
+from pathlib import Path
 
 import azure.durable_functions as df
 
@@ -8,9 +9,10 @@ from agent_entity import create_agent_entities
 from agents import create_agents
 from http_api import create_http_api
 from run_orchestration import create_run_functions
-from settings import load_settings
+from settings import check_function_timeout, load_settings
 
 settings = load_settings()
+check_function_timeout(settings, Path(__file__).parent)
 agents = create_agents(settings)
 
 app = df.DFApp()

@@ -4,19 +4,14 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
-from azurefunctions.extensions.http.fastapi import (
-    JSONResponse,
-    PlainTextResponse,
-    Request,
-    Response,
-    StreamingResponse,
-)
+from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
 import sse
@@ -33,7 +28,7 @@ from conversations import (
 )
 from follower import Follower
 from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
-from recovery import restore_stream, settle_runs
+from recovery import Recovery, settle_runs
 from redis_stream_handler import (
     BeingErasedError,
     ErasedError,
@@ -47,6 +42,7 @@ from run_orchestration import CANCEL_EVENT, MESSAGES
 from run_requests import RunRequest, parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
 from run_starter import KeyReusedError, PerhapsStartedError, RunStarter, key_name
 from settings import Settings
+from stream_response import StreamResponse
 from stream_text import well_formed
 
 HEALTH_SECONDS = 2.0
@@ -85,6 +81,7 @@ class _HttpApi:
         self._settings = settings
         self._agents = agents
         self._followers = 0
+        self._recovery = Recovery(agents, settings.heartbeat_seconds)
 
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agents/{agent_name}/run``"""
@@ -109,30 +106,28 @@ class _HttpApi:
             follower = Follower(
                 handler,
                 client,
-                self._settings,
-                self._agents,
+                self._recovery,
                 conversation_id,
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
                 waits=parse_boolean("follow", req.query_params.get("follow", True)),
+                heartbeat_seconds=self._settings.heartbeat_seconds,
+                deadline=time.monotonic() + self._settings.stream_max_seconds,
             )
         headers = {
             "Cache-Control": "no-cache, no-transform",
             "X-Accel-Buffering": "no",
             "x-conversation-id": conversation_id,
         }
-        batches = self._counted(follower.batches())
-        try:
-            first = await anext(batches, None)
-        except UnknownRunError:
-            await self._restore(follower)
-            batches = self._counted(follower.batches())
-            first = await anext(batches, None)
+        batches = self._counted(follower)
+        first = await anext(batches, None)
         if first is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
         if _prefers_plain_text(req):
-            return StreamingResponse(_plain_text(first, batches), headers=headers, media_type="text/plain")
-        return StreamingResponse(_server_sent_events(first, batches), headers=headers, media_type=sse.MEDIA_TYPE)
+            content, media_type = _plain_text(first, batches, follower), "text/plain"
+        else:
+            content, media_type = _server_sent_events(first, batches), sse.MEDIA_TYPE
+        return StreamResponse(content, batches, follower.deadline, headers, media_type)
 
     async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/runs/{correlation_id}``"""
@@ -218,21 +213,37 @@ class _HttpApi:
             raise _unknown_run()
         return committed
 
-    async def _counted(self, batches: AsyncIterator[list[StreamEvent]]) -> AsyncIterator[list[StreamEvent]]:
-        if self._followers >= self._settings.stream_max_followers:
+    async def _counted(self, follower: Follower) -> AsyncGenerator[list[StreamEvent], None]:
+        if self._is_full:
             detail = f"Too many followers are connected. Try again in {RETRY_AFTER_SECONDS} seconds."
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers)
+        with self._counting():
+            with contextlib.suppress(UnknownRunError):
+                async with contextlib.aclosing(follower.batches()) as batches:
+                    async for events in batches:
+                        yield events
+                return
+            await self._restore(follower)
+            async with contextlib.aclosing(follower.batches()) as batches:
+                async for events in batches:
+                    yield events
+
+    @property
+    def _is_full(self) -> bool:
+        return self._followers >= self._settings.stream_max_followers
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
         self._followers += 1
         try:
-            async for events in batches:
-                yield events
+            yield
         finally:
             self._followers -= 1
 
     async def _restore(self, follower: Follower) -> None:
-        known = await restore_stream(
-            follower.handler, follower.client, self._agents, follower.conversation_id, follower.correlation_id
+        known = await self._recovery.restore(
+            follower.handler, follower.client, follower.conversation_id, follower.correlation_id
         )
         if not known:
             what = "conversation" if follower.correlation_id is None else "run in this conversation"
@@ -241,14 +252,16 @@ class _HttpApi:
     async def _wait_for(
         self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, run: RunInput
     ) -> dict[str, Any] | None:
-        """Return the run's body once it has ended, or None when it has not in time."""
+        """Return the run's body once it has ended, or None when it has not in time, or too many wait already."""
+        if self._is_full:
+            return None
         reading = handler.read_stream(
             run.conversation_id,
             correlation_id=run.correlation_id,
             silence_seconds=self._settings.heartbeat_seconds,
             max_seconds=self._settings.wait_for_response_seconds,
         )
-        with contextlib.suppress(RedisError, UnknownRunError):
+        with self._counting(), contextlib.suppress(RedisError, UnknownRunError):
             async for _ in reading:
                 pass
         committed = await read_run(client, run.correlation_id)
@@ -300,13 +313,19 @@ async def _started(starter: RunStarter, agent: str, request: RunRequest) -> RunI
     except BeingErasedError:
         detail = "This conversation is being deleted. Send the message again in a moment."
         raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+    except DurableUnavailableError as error:
+        logger.warning("a run was not started: the durable runtime does not answer: %r", error.__cause__)
+        raise _not_now("The durable runtime does not answer, and nothing was run. Send the message again.") from None
     except PerhapsStartedError:
         detail = (
             "The durable runtime and Redis do not answer, and the run may have started or not. "
-            "Send it again with the same Idempotency-Key: it is then run once."
+            "With an Idempotency-Key, send it again under the same key: it is then run once."
         )
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers) from None
+        raise _not_now(detail) from None
+
+
+def _not_now(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def _has_ended() -> ProblemError:
@@ -362,21 +381,30 @@ async def _is_known(conversation_id: str) -> bool:
 
 
 async def _server_sent_events(
-    first: list[StreamEvent], batches: AsyncIterator[list[StreamEvent]]
-) -> AsyncIterator[bytes]:
-    yield _encoded(first)
+    first: list[StreamEvent], batches: AsyncGenerator[list[StreamEvent], None]
+) -> AsyncGenerator[bytes, None]:
+    for piece in sse.pieces(first):
+        yield piece
     async for events in batches:
-        yield _encoded(events)
+        for piece in sse.pieces(events):
+            yield piece
 
 
-def _encoded(events: list[StreamEvent]) -> bytes:
-    return b"".join(map(sse.encode, events)) if events else sse.HEARTBEAT
-
-
-async def _plain_text(first: list[StreamEvent], batches: AsyncIterator[list[StreamEvent]]) -> AsyncIterator[str]:
-    yield "".join(map(_plain, first))
-    async for events in batches:
-        yield "".join(map(_plain, events))
+async def _plain_text(
+    first: list[StreamEvent], batches: AsyncGenerator[list[StreamEvent], None], follower: Follower
+) -> AsyncGenerator[bytes, None]:
+    cursor, unfinished = follower.cursor, set[str]()
+    events: list[StreamEvent] | None = first
+    while events is not None:
+        text = "".join(map(_plain, events)).encode()
+        for start in range(0, len(text), sse.PIECE_BYTES):
+            yield text[start : start + sse.PIECE_BYTES]
+        for event in events:
+            cursor = event.id
+            (unfinished.discard if event.is_terminal else unfinished.add)(event.correlation_id)
+        events = await anext(batches, None)
+    if follower.waits and (unfinished or time.monotonic() >= follower.deadline):
+        yield f"\n\n[There is more to come. To read it, ask again with cursor={cursor}.]\n".encode()
 
 
 def _plain(event: StreamEvent) -> str:

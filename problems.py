@@ -8,8 +8,10 @@ from typing import Any
 
 from azurefunctions.extensions.http.fastapi import JSONResponse, Response
 from redis.exceptions import RedisError
+from starlette.requests import ClientDisconnect
 
 from conversations import DurableUnavailableError
+from redis_stream_handler import OverloadedError
 
 RETRY_AFTER_SECONDS = 5
 
@@ -39,7 +41,13 @@ class ProblemError(Exception):
 
 def unavailable(what: str) -> ProblemError:
     """Return the problem of a part that does not answer."""
-    detail = f"{what} does not answer. Nothing was changed; try again in {RETRY_AFTER_SECONDS} seconds."
+    detail = f"{what} does not answer. Try again in {RETRY_AFTER_SECONDS} seconds."
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def overloaded() -> ProblemError:
+    """Return the problem of a process that has more to do than it gets done in time."""
+    detail = f"The service is busy. Try again in {RETRY_AFTER_SECONDS} seconds."
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
@@ -52,6 +60,12 @@ def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..
             return await handler(*args, **kwargs)
         except ProblemError as problem:
             return problem.response()
+        except ClientDisconnect:
+            logger.info("%s: the client left before it had sent its request", handler.__name__)
+            return ProblemError(HTTPStatus.BAD_REQUEST, "The request's body is not complete. Send it again.").response()
+        except OverloadedError:
+            logger.warning("%s: too many callers wait for Redis", handler.__name__)
+            return overloaded().response()
         except RedisError as error:
             logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)
             return unavailable("Redis").response()

@@ -27,15 +27,18 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 import redis_scripts
 from cluster_watcher import ClusterWatcher, cluster_errors
 from settings import Settings, load_settings
-from stream_watcher import ANSWER_SECONDS, BlockingReadWatcher, Subscription
+from stream_watcher import ANSWER_SECONDS, BlockingReadWatcher, Subscription, entry_characters
 
 FIRST_CURSOR = "0-0"
+# What one follower reads at a time. XRANGE counts entries: how large the next ones are is guessed from those before.
+FIRST_PAGE_ENTRIES = 32
 PAGE_ENTRIES = 500
+PAGE_CHARACTERS = 65_536
 # A committed answer is appended in entries of this many characters when it has to be repaired or restored.
 ANSWER_CHUNK_CHARACTERS = 4_000
 # How long the request that registered a run has to start it before another request with its key may.
@@ -48,8 +51,10 @@ ERASING_SECONDS = 60
 # A cancellation is sent to the durable runtime once, and again when it is asked for again after this long.
 CANCEL_RESEND_MS = 5_000
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
-# of the blocking read and of its waking, a process with two event loops has 8 connections at most.
+# of the blocking read, of its waking and of the health check, a process with two event loops has 9 at most.
 MAX_COMMANDS_AT_ONCE = 3
+# The name of the mark that a conversation has while it lacks the runs that Redis lost (``redis_scripts``).
+LOST_MARK = ""
 
 _CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _MAX_CURSOR_PART = 2**64 - 1
@@ -165,12 +170,11 @@ class LostRun:
         """Return the events that tell a follower of a run that has ended, all with this id."""
         if self.outcome is None:
             return []
-        reset = json.dumps({"correlation_id": self.correlation_id, "reason": "expired"})
-        told = [("reset", reset), ("message", self.answer), (self.outcome.event, self.outcome.data)]
+        pieces = [("message", piece) for piece in split_answer(self.answer)]
+        told = [*pieces, (self.outcome.event, self.outcome.data)]
         return [
-            StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0)
-            for event, text in told
-            if text
+            reset_event(entry_id, self.correlation_id),
+            *(StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0) for event, text in told),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -183,14 +187,35 @@ class LostRun:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The cursor up to which a stream was trimmed, and that of its newest entry of all."""
+    """The cursor up to which a stream was trimmed, and that of its newest entry of all; and whether it lacks what Redis
+    lost before."""
 
     trimmed: str
     newest: str
+    is_incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read of a stream brought.
+
+    Attributes:
+        is_open: Whether a run that is followed is open.
+        events: What the entries tell.
+        cursor: The last entry that was read, whoever wrote it.
+        is_full: Whether there may be more.
+        next_count: How many entries to read next.
+    """
+
+    is_open: bool
+    events: list[StreamEvent]
+    cursor: str
+    is_full: bool
+    next_count: int
 
 
 class UnknownRunError(LookupError):
-    """Redis holds no such conversation, or no such run in it."""
+    """Redis holds no such conversation, or no such run in it, or has lost some of it."""
 
 
 class ErasedError(LookupError):
@@ -199,6 +224,10 @@ class ErasedError(LookupError):
 
 class BeingErasedError(Exception):
     """The conversation is being erased at this moment."""
+
+
+class OverloadedError(RedisError):
+    """Redis answers, but this process asks more of it than it gets done in time. Nothing was asked."""
 
 
 class RedisStreamHandler:
@@ -220,6 +249,8 @@ class RedisStreamHandler:
     ) -> None:
         self._commands: Any = commands
         self._turns = asyncio.Semaphore(MAX_COMMANDS_AT_ONCE)
+        self._pings = asyncio.Semaphore(1)
+        self._answered = time.monotonic()
         self._watcher = watcher
         self._has_channels = isinstance(watcher, ClusterWatcher)
         self._ttl_ms = int(ttl_seconds * 1000)
@@ -461,26 +492,31 @@ class RedisStreamHandler:
         """Return between which entries the stream is."""
         try:
             async with self._turn() as commands:
+                is_incomplete = bool(await commands.hexists(_runs_key(conversation_id), LOST_MARK))
                 info = await commands.xinfo_stream(_stream_key(conversation_id))
-        except ResponseError:
-            # There is no such stream yet.
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
             return Bounds(FIRST_CURSOR, FIRST_CURSOR)
         newest: str = info["last-generated-id"]
         if info["entries-added"] == info["length"]:
-            return Bounds(FIRST_CURSOR, newest)
-        return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest)
+            return Bounds(FIRST_CURSOR, newest, is_incomplete)
+        return Bounds(_before(info["first-entry"][0]) if info["first-entry"] else newest, newest, is_incomplete)
 
     async def runs(self, conversation_id: str) -> dict[str, Run]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
         async with self._turn() as commands:
-            return _runs(await commands.hgetall(_runs_key(conversation_id)))
+            runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
+            # Without its stream, a conversation is what an eviction left of it.
+            return runs if runs and await commands.exists(_stream_key(conversation_id)) else {}
 
     async def ping(self) -> float:
-        """Return how long Redis took to answer, in ms."""
-        start = time.perf_counter()
-        async with self._turn() as commands:
-            await commands.ping()
-        return (time.perf_counter() - start) * 1000
+        """Return how long Redis took to answer, in ms, however many other callers wait for their turn."""
+        async with self._pings:
+            start = time.perf_counter()
+            async with self._asking() as commands:
+                await commands.ping()
+            return (time.perf_counter() - start) * 1000
 
     async def release_keys(self, keys: Iterable[str]) -> None:
         """Delete these keys."""
@@ -524,22 +560,23 @@ class RedisStreamHandler:
         deadline = time.monotonic() + max_seconds
         live: Subscription[StreamEvent] | None = None
         yielded = False
+        count = FIRST_PAGE_ENTRIES
         try:
             while time.monotonic() < deadline:
                 if live is not None:
                     # Before the reading: what comes after it is told.
                     live.rejoin()
-                is_open, entries = await self._catch_up(conversation_id, cursor, correlation_id)
-                cursor = entries[-1].id if entries else cursor
-                events = _of_run(entries, correlation_id)
-                if events or (is_open and not yielded):
+                page = await self._catch_up(conversation_id, cursor, correlation_id, count)
+                cursor, count = page.cursor, page.next_count
+                events = _of_run(page.events, correlation_id)
+                if events or (page.is_open and not yielded):
                     yield events
                     yielded = True
                 if _ends(events) and correlation_id is not None:
                     return
-                if len(entries) == PAGE_ENTRIES or _ends(events):
+                if page.is_full or _ends(events):
                     continue
-                if not (is_open and follow):
+                if not (page.is_open and follow):
                     return
                 if live is None:
                     # What comes between the catching up and the subscription is read in one more round.
@@ -561,18 +598,23 @@ class RedisStreamHandler:
             if live is not None:
                 live.end()
 
-    async def _catch_up(
-        self, conversation_id: str, cursor: str, correlation_id: str | None
-    ) -> tuple[bool, list[StreamEvent]]:
+    async def _catch_up(self, conversation_id: str, cursor: str, correlation_id: str | None, count: int) -> Page:
         async with self._turn() as commands:
             # In this order a run that ends between the two commands is not seen as ended without its end. They are no
             # pipeline, because a cluster's that fails closes the connections which other callers are using.
             runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
-            entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=PAGE_ENTRIES)
-        if not runs or (correlation_id is not None and correlation_id not in runs):
+            entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=count)
+            is_lost = not entries and not await commands.exists(_stream_key(conversation_id))
+        if not runs or is_lost or (correlation_id is not None and correlation_id not in runs):
             raise UnknownRunError(correlation_id or conversation_id)
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
-        return any(run.status.is_open for run in watched), [_event(*entry) for entry in entries]
+        return Page(
+            is_open=any(run.status.is_open for run in watched),
+            events=[event for entry in entries if (event := _event(*entry)) is not None],
+            cursor=entries[-1][0] if entries else cursor,
+            is_full=len(entries) == count,
+            next_count=_next_count(entries, count),
+        )
 
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
@@ -587,12 +629,29 @@ class RedisStreamHandler:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
+        asked = time.monotonic()
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self._turns:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            if self._answered < asked:
+                raise ConnectionError("Redis does not answer") from None
+            raise OverloadedError("too many callers wait for Redis") from None
+        try:
+            async with self._asking() as commands:
+                yield commands
+        finally:
+            self._turns.release()
+
+    @contextlib.asynccontextmanager
+    async def _asking(self) -> AsyncIterator[Any]:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
                 with cluster_errors():
                     yield self._commands
         except TimeoutError:
             raise ConnectionError("Redis does not answer") from None
+        self._answered = time.monotonic()
 
     async def aclose(self) -> None:
         """Close the shared connections."""
@@ -622,6 +681,8 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     # (https://github.com/python/cpython/issues/86296): every wait here has a timeout around it.
     options: dict[str, Any] = {
         "decode_responses": True,
+        # What others wrote need not be UTF-8.
+        "encoding_errors": "replace",
         "socket_connect_timeout": ANSWER_SECONDS,
         "socket_timeout": None,
     }
@@ -642,6 +703,12 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     commands = Redis.from_url(url, retry=patient, **options)
     reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
     return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, _event), ttl_seconds)
+
+
+def reset_event(entry_id: str, correlation_id: str) -> StreamEvent:
+    """Return the event that tells a follower to drop what it has of a run which is no longer in Redis."""
+    reset = json.dumps({"correlation_id": correlation_id, "reason": "expired"})
+    return StreamEvent(entry_id, "reset", reset, correlation_id, attempt=0, sequence=0)
 
 
 def parse_cursor(cursor: str) -> str:
@@ -711,12 +778,23 @@ def _runs(records: Mapping[str, str]) -> dict[str, Run]:
     return runs
 
 
-def _event(entry_id: str, fields: Mapping[str, str]) -> StreamEvent:
-    return StreamEvent(
-        id=entry_id,
-        event=fields.get("event", "message"),
-        text=fields["text"],
-        correlation_id=fields["correlation_id"],
-        attempt=int(fields["attempt"]),
-        sequence=int(fields["sequence"]),
-    )
+def _event(entry_id: str, fields: Mapping[str, str]) -> StreamEvent | None:
+    """Return what an entry tells, or None for one that is none of ours."""
+    try:
+        return StreamEvent(
+            id=entry_id,
+            event=fields.get("event", "message"),
+            text=fields["text"],
+            correlation_id=fields["correlation_id"],
+            attempt=int(fields["attempt"]),
+            sequence=int(fields["sequence"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _next_count(entries: Sequence[tuple[str, Mapping[str, str]]], count: int) -> int:
+    if not entries:
+        return count
+    characters = max(1, sum(entry_characters(fields) for _, fields in entries))
+    return max(1, min(PAGE_ENTRIES, PAGE_CHARACTERS * len(entries) // characters))

@@ -3,9 +3,13 @@
 On Azure these are the function app's application settings; locally they are the ``Values`` of ``local.settings.json``.
 """
 
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
@@ -13,6 +17,10 @@ from redis.asyncio.connection import parse_url
 # Azure's load balancer cuts a request whose response is idle or longer than 230 s:
 # https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout
 AZURE_REQUEST_LIMIT_SECONDS = 230
+# The host's own, where host.json names none, and the application setting that overrides it there:
+# https://learn.microsoft.com/azure/azure-functions/functions-host-json
+FUNCTION_TIMEOUT = "00:30:00"
+FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
 
 
 class SettingsError(ValueError):
@@ -86,6 +94,31 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_one_line(error.errors()[0])) from None
+
+
+def check_function_timeout(settings: Settings, directory: Path) -> None:
+    """Check that the host lets a run take as long as its timer does: over its functionTimeout it restarts the worker,
+    with all other runs in it.
+
+    Args:
+        settings: The app's settings.
+        directory: Where host.json is.
+
+    Raises:
+        SettingsError: RUN_TIMEOUT_SECONDS is not below the functionTimeout.
+    """
+    host = json.loads((directory / "host.json").read_text(encoding="utf-8-sig"))
+    span = str(os.environ.get(FUNCTION_TIMEOUT_SETTING) or host.get("functionTimeout", FUNCTION_TIMEOUT))
+    if span.startswith("-1"):
+        return
+    # .NET puts the days before a dot.
+    days, _, time = span.partition(".") if "." in span.partition(":")[0] else ("0", "", span)
+    limit = int(days) * 86_400 + TypeAdapter(timedelta).validate_python(time).total_seconds()
+    if settings.run_timeout_seconds >= limit:
+        raise SettingsError(
+            f"RUN_TIMEOUT_SECONDS={settings.run_timeout_seconds:g} is not valid; allowed: below the functionTimeout of "
+            f"host.json, which is {limit:g} seconds"
+        )
 
 
 def _one_line(error: ErrorDetails) -> str:

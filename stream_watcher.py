@@ -5,7 +5,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from redis.asyncio import Redis
@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 # What a follower that does not keep up may have waiting for it; beyond this it reads from Redis at its own pace.
 MAX_BUFFERED_ENTRIES = 1000
+MAX_BUFFERED_CHARACTERS = 262_144
 READ_ENTRIES = 500
 # A Redis that takes longer to answer is taken for dead.
 ANSWER_SECONDS = 5.0
@@ -37,6 +38,7 @@ class Subscription(Generic[Entry]):
         self.behind = False
         self._watcher = watcher
         self._entries: deque[Entry] = deque()
+        self._characters = 0
         self._error: RedisError | None = None
         self._news = asyncio.Event()
 
@@ -58,18 +60,19 @@ class Subscription(Generic[Entry]):
         if self._error is not None:
             raise self._error
         entries = list(self._entries)
-        self._entries.clear()
+        self._clear()
         return entries
 
     def end(self) -> None:
         """Take no more part."""
         self._watcher.unsubscribe(self)
 
-    def tell(self, entries: list[Entry]) -> None:
+    def tell(self, entries: list[Entry], characters: int) -> None:
         if self.behind:
             return
-        if len(self._entries) + len(entries) > MAX_BUFFERED_ENTRIES:
-            self._entries.clear()
+        self._characters += characters
+        if len(self._entries) + len(entries) > MAX_BUFFERED_ENTRIES or self._characters > MAX_BUFFERED_CHARACTERS:
+            self._clear()
             self.behind = True
         else:
             self._entries.extend(entries)
@@ -79,16 +82,20 @@ class Subscription(Generic[Entry]):
         self._error = error
         self._news.set()
 
+    def _clear(self) -> None:
+        self._entries.clear()
+        self._characters = 0
+
 
 class StreamWatcher(ABC, Generic[Entry]):
     """Knows who follows which stream, and runs ``_watch`` while anybody does.
 
     Args:
         client: The client that only watches.
-        decode: Makes an entry of what Redis answers: an id and its fields.
+        decode: Makes an entry of what Redis answers: an id and its fields; None where it is to be passed over.
     """
 
-    def __init__(self, client: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+    def __init__(self, client: Redis, decode: Callable[[str, dict[str, str]], Entry | None]) -> None:
         self._client = client
         self._decode = decode
         self._subscriptions: dict[str, set[Subscription[Entry]]] = {}
@@ -145,9 +152,10 @@ class StreamWatcher(ABC, Generic[Entry]):
     def _tell(self, key: str, entries: list[Any]) -> None:
         if key in self._cursors and entries:
             self._cursors[key] = entries[-1][0]
-            told = [self._decode(*entry) for entry in entries]
-            for subscription in self._subscriptions[key]:
-                subscription.tell(told)
+            told = [entry for each in entries if (entry := self._decode(*each)) is not None]
+            characters = sum(entry_characters(fields) for _, fields in entries)
+            for subscription in self._subscriptions[key] if told else ():
+                subscription.tell(told, characters)
 
     def _fail(self, error: RedisError) -> None:
         subscriptions = [each for of_key in self._subscriptions.values() for each in of_key]
@@ -164,10 +172,10 @@ class BlockingReadWatcher(StreamWatcher[Entry]):
     Args:
         reader: The client of the blocking read, with one connection.
         commands: The client for all else.
-        decode: Makes an entry of what Redis answers: an id and its fields.
+        decode: Makes an entry of what Redis answers: an id and its fields; None where it is to be passed over.
     """
 
-    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry]) -> None:
+    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry | None]) -> None:
         super().__init__(reader, decode)
         self._commands = commands
 
@@ -197,3 +205,8 @@ class BlockingReadWatcher(StreamWatcher[Entry]):
 
     async def _xread(self, cursors: Any) -> Any:
         return await self._client.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))
+
+
+def entry_characters(fields: Mapping[str, str]) -> int:
+    """Return how large an entry is."""
+    return sum(map(len, fields.values()))

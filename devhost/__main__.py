@@ -10,13 +10,13 @@ import traceback
 from pathlib import Path
 from socket import socket
 
-from devhost.app_loader import FunctionLoadError, load_functions
-from devhost.functions import FunctionTable
+from devhost.functions import UnsupportedFunctionError, read_functions
 from devhost.host import Host
 from devhost.host_config import HostConfigError, load_local_settings, read_host_config
 from devhost.http_server import bind
 from devhost.store import StateError, make_state_directory
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
+from devhost.worker import FunctionMetadata, Worker, new_worker
 
 NOISY_LOGGERS = ("uvicorn", "httpx", "httpx2", "httpcore", "azure", "aiohttp", "asyncio")
 
@@ -28,19 +28,12 @@ def main() -> int:
     parser.add_argument("--hint", default="", help="what to print when everything is ready, such as a call to try")
     options = parser.parse_args()
     _configure_logging()
-    directory = Path.cwd()
     try:
-        config = read_host_config(directory)
-        load_local_settings(directory)
-        functions = _load(directory)
-        listener = _bind(options.port)
-        make_state_directory(options.state_dir)
-        with redis_for_app(options.state_dir) as redis:
-            return asyncio.run(Host(config, functions, listener, options.state_dir, redis, options.hint).run())
+        return asyncio.run(_run(Path.cwd(), options))
     except (
         HostConfigError,
         AppLoadError,
-        FunctionLoadError,
+        UnsupportedFunctionError,
         EmbeddedValkeyError,
         PortInUseError,
         StateError,
@@ -49,8 +42,27 @@ def main() -> int:
         return 1
 
 
+async def _run(directory: Path, options: argparse.Namespace) -> int:
+    try:
+        return await _serve(directory, options)
+    finally:
+        # What still serves is cut off on purpose, and uvicorn logs that as errors.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+
+async def _serve(directory: Path, options: argparse.Namespace) -> int:
+    config = read_host_config(directory)
+    load_local_settings(directory)
+    worker = new_worker()
+    functions = read_functions(await _load(worker, directory))
+    listener = _bind(options.port)
+    make_state_directory(options.state_dir)
+    with redis_for_app(options.state_dir) as redis:
+        return await Host(config, worker, functions, listener, options.state_dir, redis, options.hint).run()
+
+
 class AppLoadError(Exception):
-    """``function_app.py`` raised while it was imported."""
+    """The app cannot be loaded. The message is one line."""
 
 
 class PortInUseError(Exception):
@@ -64,17 +76,31 @@ def _bind(port: int) -> socket:
         raise PortInUseError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port") from None
 
 
-def _load(directory: Path) -> FunctionTable:
+async def _load(worker: Worker, directory: Path) -> list[FunctionMetadata]:
     try:
-        return load_functions(directory)
-    except FunctionLoadError:
-        raise
+        return await worker.load(directory)
     except Exception as error:  # noqa: BLE001 - the app's own code may raise anything
-        # An exception made for wrong settings says in one line what to do; for others the place matters.
-        if isinstance(error, ValueError) and type(error) is not ValueError:
-            raise AppLoadError(f"cannot load function_app.py: {type(error).__name__}: {error}") from None
-        traceback.print_exc()
+        # An exception made for wrong settings says in one line what to do, and so does a refusal by the worker; of
+        # others that the app's own code raises, the place matters.
+        settings = isinstance(error, ValueError) and type(error) is not ValueError
+        if settings or not _raised_in(directory, error):
+            raise AppLoadError(_explanation(error)) from None
+        traceback.print_exception(error)
         raise SystemExit(1) from None
+
+
+def _raised_in(directory: Path, error: Exception) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).is_relative_to(directory) for frame in frames)
+
+
+def _explanation(error: Exception) -> str:
+    if type(error).__name__ == "FunctionLoadError":
+        return str(error)
+    message = f"cannot load function_app.py: {type(error).__name__}: {error}"
+    if isinstance(error, NameError):
+        message += " (the worker resolves annotations at load: import their names outside `if TYPE_CHECKING`)"
+    return message
 
 
 def _configure_logging() -> None:

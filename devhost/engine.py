@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import time
-import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import azure.functions as func
-from azure.functions.durable_functions import ActivityTriggerConverter
-from azure.functions.meta import Datum
-
 from devhost.entities import OperationOutcome, batch_json, entity_name, failed_operation, operation_outcome
 from devhost.faults import Fault, Faults
 from devhost.function_timeout import FunctionTimeout
@@ -28,6 +23,7 @@ from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.history import Event, EventType, new_event
 from devhost.orchestrations import FINAL_STATUSES, Episode, OrchestrationWork
 from devhost.store import ActivityWork, EntityWork, Store
+from devhost.worker import InvocationFailedError
 
 logger = logging.getLogger(__name__)
 
@@ -223,14 +219,13 @@ class Engine:
             message = self._functions.missing(Trigger.ORCHESTRATION, episode.work.name)
             episode.fail(LookupError(message), "")
             return
-        context = func.OrchestrationContext(episode.context_json())
         try:
             async with self._invoking(function, episode, episode.work.instance_id):
                 if self.faults.strikes(Fault.DIE_IN_STEP, episode.work.instance_id):
                     await self._die("the worker process died, as ordered")
-                result = await self._invoker.invoke(function, {function.trigger_parameter: context})
-        except Exception as error:  # noqa: BLE001 - whatever the orchestrator raises ends the orchestration
-            episode.fail(error, "".join(traceback.format_exception(error.__cause__ or error)))
+                result = await self._invoker.invoke(function, episode.context_json())
+        except InvocationFailedError as error:
+            episode.fail(error, error.stack_trace)
         else:
             episode.apply(json.loads(result))
 
@@ -244,15 +239,13 @@ class Engine:
         try:
             if function is None:
                 raise LookupError(self._functions.missing(Trigger.ACTIVITY, work.name))
-            argument = ActivityTriggerConverter.decode(Datum(work.input_json, "json"), trigger_metadata=None)
             async with self._invoking(function, work, work.instance_id):
-                result = await self._invoker.invoke(function, {function.trigger_parameter: argument})
-            encoded = ActivityTriggerConverter.encode(result, expected_type=None).value
-        except Exception as error:
-            logger.warning("activity %s of %s failed", work.name, work.instance_id, exc_info=error)
-            details = "".join(traceback.format_exception(error))
-            return _activity_failed(work, f"{type(error).__name__}: {error}", details)
-        return new_event(EventType.TASK_COMPLETED, TaskScheduledId=work.task_id, Result=encoded)
+                result = await self._invoker.invoke(function, work.input_json)
+        except (InvocationFailedError, LookupError) as error:
+            details = getattr(error, "stack_trace", "")
+            logger.warning("activity %s of %s failed: %s\n%s", work.name, work.instance_id, error, details)
+            return _activity_failed(work, str(error), details)
+        return new_event(EventType.TASK_COMPLETED, TaskScheduledId=work.task_id, Result=result)
 
     async def _run_operation(self, work: EntityWork) -> None:
         try:
@@ -272,11 +265,10 @@ class Engine:
         if function is None:
             # Senders look, too; so it was there when the operation was sent, and may come back with the next start.
             raise LookupError(self._functions.missing(Trigger.ENTITY, name))
-        context = func.EntityContext(batch_json(work))
         async with self._invoking(function, work, work.entity_id):
             if self.faults.strikes(Fault.OVERLAP, work.entity_id):
                 await self._overlap(work)
-            result = await self._invoker.invoke(function, {function.trigger_parameter: context})
+            result = await self._invoker.invoke(function, batch_json(work))
         return operation_outcome(work, json.loads(result))
 
     async def _complete_operation(self, work: EntityWork, outcome: OperationOutcome) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from starlette.routing import BaseRoute, Route
@@ -40,7 +40,7 @@ class FunctionTimeout:
             with self._changed:
                 del self._running[number]
 
-    def watch_routes(self, routes: list[BaseRoute]) -> None:
+    def watch_routes(self, routes: Sequence[BaseRoute]) -> None:
         """Watch the functions of these routes, each up to the end of its response: a stream counts while it is sent."""
         for route in routes:
             if isinstance(route, Route):

@@ -1,17 +1,14 @@
-"""The functions of an app and how they are invoked: sync ones on threads, async ones on the event loop."""
+"""The functions of an app as the host knows them, and how it has the worker invoke them."""
 
-import asyncio
-import functools
-import inspect
-import os
-import threading
+import json
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
+
+from devhost.rpc import InvocationRequest, RpcHttp, TypedData
+from devhost.worker import FunctionMetadata, Worker, thread_count
 
 
 class Trigger(StrEnum):
@@ -23,32 +20,29 @@ class Trigger(StrEnum):
     ENTITY = "entityTrigger"
 
 
+NAME_PROPERTIES = {
+    Trigger.ORCHESTRATION: "orchestration",
+    Trigger.ACTIVITY: "activity",
+    Trigger.ENTITY: "entityName",
+}
+
+
+class UnsupportedFunctionError(Exception):
+    """A function needs what this host does not implement. The message names both."""
+
+
 @dataclass(frozen=True)
 class Function:
     """A loaded function. ``name`` is what callers use: the trigger's own name when it gives one."""
 
     name: str
     trigger: Trigger
-    handler: Callable[..., Any]
+    function_id: str
     trigger_parameter: str
     client_parameters: tuple[str, ...] = ()
-    takes_context: bool = False
-    classic_request: bool = False
     route: str = ""
     methods: tuple[str, ...] = ()
     anonymous: bool = True
-
-
-@dataclass(frozen=True)
-class InvocationContext:
-    """What the worker passes as ``context`` (the attributes of ``azure.functions.Context``)."""
-
-    invocation_id: str
-    function_name: str
-    function_directory: str
-    trace_context: None = None
-    retry_context: None = None
-    thread_local_storage: threading.local = field(default_factory=threading.local)
 
 
 class FunctionTable:
@@ -82,27 +76,87 @@ class FunctionTable:
         )
 
 
-class Invoker:
-    """Calls handlers as the Python worker does; ``thread_count`` threads run the sync ones."""
+def read_functions(indexed: Iterable[FunctionMetadata]) -> FunctionTable:
+    """The functions that the worker announces.
 
-    def __init__(self, directory: Path) -> None:
-        configured = os.environ.get("PYTHON_THREADPOOL_THREAD_COUNT")
-        self.thread_count = int(configured) if configured else min(32, (os.cpu_count() or 1) + 4)
-        self._threads = ThreadPoolExecutor(self.thread_count, thread_name_prefix="function")
-        self._directory = str(directory)
-        # What a durableClient binding is bound to, in functions of every trigger.
+    Raises:
+        UnsupportedFunctionError: this host cannot serve one of them.
+    """
+    return FunctionTable([_read(metadata) for metadata in indexed])
+
+
+def _read(metadata: FunctionMetadata) -> Function:
+    bindings = [json.loads(binding) for binding in metadata.raw_bindings]
+    trigger = next(binding for binding in bindings if binding["type"].lower().endswith("trigger"))
+    kind = _trigger_kind(metadata.name, trigger["type"])
+    return Function(
+        name=trigger.get(NAME_PROPERTIES.get(kind)) or metadata.name,
+        trigger=kind,
+        function_id=metadata.function_id,
+        trigger_parameter=trigger["name"],
+        client_parameters=tuple(_client_parameters(metadata.name, bindings, trigger)),
+        route=(trigger.get("route") or metadata.name).strip("/"),
+        methods=tuple(method.upper() for method in trigger.get("methods") or ()),
+        anonymous=trigger.get("authLevel", "anonymous").lower() == "anonymous",
+    )
+
+
+def _trigger_kind(name: str, binding_type: str) -> Trigger:
+    try:
+        return Trigger(binding_type)
+    except ValueError:
+        known = ", ".join(Trigger)
+        raise UnsupportedFunctionError(
+            f"cannot serve the {name} function: this host does not implement the trigger {binding_type}; "
+            f"it implements {known}"
+        ) from None
+
+
+def _client_parameters(name: str, bindings: list[dict[str, Any]], trigger: dict[str, Any]) -> list[str]:
+    clients = []
+    for binding in bindings:
+        if binding["type"] == "durableClient":
+            clients.append(binding["name"])
+        elif binding is not trigger and (binding["type"], binding["name"]) != ("http", "$return"):
+            raise UnsupportedFunctionError(
+                f"cannot serve the {name} function: this host does not implement the binding {binding['type']} "
+                f"of {binding['name']}"
+            )
+    return clients
+
+
+class Invoker:
+    """Has the worker invoke functions with what the host's extensions send.
+
+    ``client_json`` is the payload of durable clients.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.thread_count = thread_count()
         self.client_json = ""
 
-    async def invoke(self, function: Function, arguments: dict[str, Any]) -> Any:
-        """Run the handler and return what it returns.
+    async def invoke(self, function: Function, payload: str) -> str:
+        """Invoke an orchestration, an activity or an entity with the JSON text that is its trigger's value.
+
+        Returns:
+            The JSON text that the function returns.
 
         Raises:
-            Exception: whatever the handler raises.
+            InvocationFailedError: the function raised.
         """
-        arguments |= dict.fromkeys(function.client_parameters, self.client_json)
-        if function.takes_context:
-            arguments["context"] = InvocationContext(str(uuid.uuid4()), function.name, self._directory)
-        if inspect.iscoroutinefunction(function.handler):
-            return await function.handler(**arguments)
-        call = functools.partial(function.handler, **arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        returned = await self._invoke(function, TypedData(string=payload), str(uuid.uuid4()))
+        return "null" if returned is None else str(returned.value)
+
+    async def invoke_http(self, function: Function, request: RpcHttp, invocation_id: str) -> TypedData | None:
+        """Invoke an HTTP function; None where it answers at the worker's own server.
+
+        Raises:
+            InvocationFailedError: the function raised.
+        """
+        return await self._invoke(function, TypedData(http=request), invocation_id)
+
+    async def _invoke(self, function: Function, value: TypedData, invocation_id: str) -> TypedData | None:
+        clients = dict.fromkeys(function.client_parameters, TypedData(string=self.client_json))
+        inputs = {function.trigger_parameter: value, **clients}
+        return await self._worker.invoke(InvocationRequest(function.function_id, inputs, invocation_id))

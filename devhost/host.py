@@ -11,9 +11,12 @@ from socket import socket
 from devhost.engine import Engine, Limits
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.host_config import HostConfig
-from devhost.http_server import bind, function_path, function_routes, make_server
+from devhost.http_proxy import HttpProxy
+from devhost.http_server import bind, make_app, make_server, origin
+from devhost.http_triggers import function_path, function_routes
 from devhost.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
 from devhost.processes import restart
+from devhost.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +32,17 @@ class Host:
     """The two servers and the engine, from start to a signal."""
 
     def __init__(
-        self, config: HostConfig, functions: FunctionTable, listener: socket, state_dir: Path, redis: str, hint: str
+        self,
+        config: HostConfig,
+        worker: Worker,
+        functions: FunctionTable,
+        listener: socket,
+        state_dir: Path,
+        redis: str,
+        hint: str,
     ) -> None:
         self._config = config
+        self._worker = worker
         self._functions = functions
         self._listener = listener
         self._state_dir = state_dir
@@ -40,20 +51,26 @@ class Host:
 
     async def run(self) -> int:
         """Serve until SIGINT or SIGTERM; the exit status."""
+        if self._worker.http_uri is None:
+            return await self._serve(None)
+        async with HttpProxy(self._worker.http_uri) as proxy:
+            return await self._serve(proxy)
+
+    async def _serve(self, proxy: HttpProxy | None) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        invoker = Invoker(Path.cwd())
+        invoker = Invoker(self._worker)
         engine = self._engine(invoker)
         rpc_listener = bind(0)
-        base_url = _origin(self._listener)
+        base_url = origin(self._listener)
         api = ManagementApi(engine, self._functions, self._config.hub_name, base_url)
-        invoker.client_json = api.client_json(_origin(rpc_listener))
-        app_routes = function_routes(self._functions, invoker, self._config.route_prefix)
+        invoker.client_json = api.client_json(origin(rpc_listener))
+        app_routes = function_routes(self._functions, invoker, self._config.route_prefix, proxy)
         engine.timeout.watch_routes(app_routes)
         servers = [
-            (make_server([*app_routes, *api.routes(WEBHOOK_PATH)]), self._listener),
-            (make_server([*api.routes(RPC_PATH)]), rpc_listener),
+            (make_server(make_app([*app_routes, *api.routes(WEBHOOK_PATH)])), self._listener),
+            (make_server(make_app(api.routes(RPC_PATH))), rpc_listener),
         ]
         serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
         working = asyncio.create_task(engine.run())
@@ -102,9 +119,6 @@ class Host:
             print(f"  {function.name}: {self._describe(function, base_url)}")
         if not all(function.anonymous for function in self._functions.all):
             print("Function keys are not checked: every route is open to this machine.")
-        kinds = {function.classic_request for function in self._functions.all if function.trigger is Trigger.HTTP}
-        if len(kinds) > 1:
-            print("HttpRequest and FastAPI's Request are mixed: the Python worker serves only one kind in an app.")
         print(f"\nRedis: {self._redis}\nState: {self._state_dir.resolve()}\nServing on {base_url}\nReady")
         print(self._hint, flush=True)
 
@@ -113,7 +127,3 @@ class Host:
             return function.trigger.value
         methods = ",".join(function.methods) or "any method"
         return f"[{methods}] {base_url}{function_path(self._config.route_prefix, function.route)}"
-
-
-def _origin(listener: socket) -> str:
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"

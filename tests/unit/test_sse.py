@@ -71,3 +71,28 @@ def test_a_heartbeat_is_no_event() -> None:
 
     assert [read.data for read in event_stream.parse(stream)] == ["a", "b"]
     assert [data for _, _, data in read_by_httpx_sse(stream)] == ["a", "b"]
+
+
+def test_promise_8_bounded_what_is_kept_of_encoded_events() -> None:
+    encode = sse.Encoder(cache_bytes=100_000)
+    kept = [encode(event(number, "x" * 10_000)) for number in range(100)]
+
+    assert 50_000 < encode.cached_bytes <= 100_000
+    assert encode(event(99, "x" * 10_000)) is kept[99]
+    assert encode(event(0, "x" * 10_000)) is not kept[0]
+    encode(event(100, "x" * 1_000_000))
+    assert encode.cached_bytes == 0
+
+
+def test_the_followers_of_a_stream_are_sent_the_same_bytes() -> None:
+    assert sse.encode(event(1, "a")) is sse.encode(event(1, "a"))
+
+
+@given(st.lists(st.integers(0, 3 * sse.PIECE_BYTES), max_size=4))
+def test_promise_8_bounded_what_is_written_at_a_time(sizes: list[int]) -> None:
+    events = [event(number, "é" * (size // 2)) for number, size in enumerate(sizes, 1)]
+
+    pieces = list(sse.pieces(events))
+
+    assert b"".join(pieces) == b"".join(map(sse.encode, events)) or (not events and pieces == [sse.HEARTBEAT])
+    assert all(0 < len(piece) <= sse.PIECE_BYTES for piece in pieces)

@@ -261,29 +261,57 @@ async def test_what_came_between_the_catching_up_and_the_watching_is_told(
     subscription.end()
 
 
-async def test_a_foreign_entry_in_one_stream_keeps_nothing_from_the_followers_of_another(
+async def test_a_foreign_entry_is_passed_over_by_live_followers(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
-    other = f"{conversation_id}-other"
-    attempts = {name: await begin(handler, name) for name in (conversation_id, other)}
-    received: list[str] = []
-    following = asyncio.create_task(persist(handler, other, received))
-    spoilt = asyncio.create_task(follow(handler, conversation_id, []))
+    attempt = await begin(handler, conversation_id)
+    received: list[list[str]] = []
 
-    async def both_watch() -> bool:
-        return watching(handler) == 2
+    async def follow_batches() -> None:
+        async for batch in handler.read_stream(conversation_id, silence_seconds=5):
+            received.append([event.text for event in batch])
 
-    await eventually(both_watch)
-    await handler._commands.xadd(f"agent-stream:{conversation_id}", {"a foreign": "entry"})
-    await write(handler, conversation_id, attempts[conversation_id], range(1))
+    following = asyncio.create_task(follow_batches())
+
+    async def watches() -> bool:
+        return watching(handler) == 1
+
+    await eventually(watches)
+    key = f"agent-stream:{conversation_id}"
+    await handler._commands.xadd(key, {"a foreign": "entry"})
+    await handler._commands.xadd(key, {"text": "not", "correlation_id": "run", "attempt": "a", "sequence": "number"})
+    await write(handler, conversation_id, attempt, range(2))
+    await handler.write_completion(conversation_id, correlation_id="run")
     async with asyncio.timeout(4):
-        with pytest.raises((RedisError, KeyError)):
-            await spoilt
-        await write(handler, other, attempts[other], range(2))
-        await handler.write_completion(other, correlation_id="run")
         await following
 
-    assert received == ["0", "1", "[DONE]"]
+    assert [text for batch in received for text in batch] == ["0", "1", "[DONE]"]
+    assert received.count([]) == 1, "an entry that is passed over is no silence"
+
+
+async def test_promise_8_bounded_what_waits_for_a_slow_follower_in_characters(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_watcher, "MAX_BUFFERED_CHARACTERS", 5_000)
+    attempt = await begin(handler, conversation_id)
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+
+    for sequence in range(10):
+        await handler.append(conversation_id, "run", attempt, sequence, [Chunk("x" * 1_000, 0)])
+
+    async def is_behind() -> bool:
+        return subscription.behind
+
+    await eventually(is_behind)
+    assert await subscription.next(0) == []
+    monkeypatch.undo()
+    subscription.rejoin()
+    await handler.append(conversation_id, "run", attempt, 10, [Chunk("y", 0)])
+    received: list[StreamEvent] = []
+    while not received or received[-1].text != "y":
+        received += await subscription.next(5)
+    assert not subscription.behind
+    subscription.end()
 
 
 async def test_more_than_one_read_brings_is_read_at_once(

@@ -7,9 +7,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "agents").glob("*.py")]
 # From the composition root downward; a module imports only what stands below it.
 ORDER = """
-function_app http_api run_starter run_requests follower problems recovery run_orchestration agent_entity attempt
-conversations callbacks agents attempt_writer agent_memory sse redis_stream_handler cluster_watcher stream_watcher
-redis_scripts stream_text settings
+function_app http_api stream_response run_starter run_requests follower problems recovery shared_calls
+run_orchestration agent_entity attempt conversations callbacks agents attempt_writer agent_memory sse
+redis_stream_handler cluster_watcher stream_watcher redis_scripts stream_text settings
 """.split()
 FOREIGN = {"azure", "azurefunctions", "agent_framework", "agent_framework_durabletask", "fastapi", "starlette"}
 

@@ -1,6 +1,5 @@
 """Every method of DurableOrchestrationClient against the management API."""
 
-import httpx
 import pytest
 
 from tests.e2e.durable.client import Programs, wait_until
@@ -134,18 +133,6 @@ def test_signal_to_an_unknown_entity_is_refused(programs: Programs) -> None:
     answer = programs.webhooks.post("entities/NoSuch/key?op=add", json=1)
     assert answer.status_code == 400
     assert "not an entity function" in answer.json()["Message"]
-
-
-def test_wait_for_completion_gives_the_output_or_the_status_urls(programs: Programs) -> None:
-    done = programs.start("eternal", {"gate": "open"})
-    assert programs.http.get(f"wait/{done}?milliseconds=10000").json() == 3
-    open_ended = programs.start("chain", {"gate": "never"})
-    answer = programs.http.get(f"wait/{open_ended}?milliseconds=50")
-    assert answer.status_code == 202
-    status = httpx.get(answer.headers["location"])
-    assert (status.status_code, status.json()["runtimeStatus"]) == (202, "Running")
-    assert httpx.get(answer.json()["terminatePostUri"]).status_code == 404
-    assert httpx.post(answer.json()["terminatePostUri"]).status_code == 202
 
 
 def test_management_api_takes_plain_json(programs: Programs) -> None:

@@ -28,7 +28,7 @@ def test_stream_is_closed_when_its_client_leaves(programs: Programs) -> None:
 
 def test_exception_in_a_handler(programs: Programs) -> None:
     answer = programs.http.get("broken")
-    assert (answer.status_code, answer.content) == (500, b"")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,6 @@ def test_exception_in_a_handler(programs: Programs) -> None:
 )
 def test_unknown_route_or_method(programs: Programs, method: str, route: str) -> None:
     assert programs.http.request(method, route).status_code == 404
-
-
-def test_classic_types_and_invocation_context(programs: Programs) -> None:
-    assert programs.http.put("classic/word", content="body").text == "PUT word body classic"
 
 
 def test_literal_segment_wins_over_a_parameter(programs: Programs) -> None:
@@ -70,41 +66,25 @@ def test_port_in_use(tmp_path: Path) -> None:
         status, output = _run(PROGRAMS, tmp_path, port)
     assert status == 1
     assert output.splitlines()[-1].startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("x = 1", "cannot load the top level function: function_app.py must define one FunctionApp, not 0"),
+        ("x = 1", "cannot load function_app.py: ValueError: "),
         (
-            f"{APP}"
-            "@app.timer_trigger(arg_name='timer', schedule='* * * * * *')\ndef tick(timer): ...",
-            "cannot load the tick function: this host does not implement the trigger timerTrigger",
+            f"{APP}@app.timer_trigger(arg_name='timer', schedule='* * * * * *')\ndef tick(timer): ...",
+            "cannot serve the tick function: this host does not implement the trigger timerTrigger; it implements ",
         ),
-        (
-            f"{APP}@app.route()\n"
-            "@app.queue_output(arg_name='out', queue_name='q', connection='c')\ndef put(req, out): ...",
-            "cannot load the put function: this host does not implement the binding queue",
-        ),
+        (f"{APP}@app.route()\ndef get(request): ...", "cannot load the get function: "),
         (
             f"{APP}@app.route()\ndef get(req: 'Missing') -> str: ...",
-            "cannot load the get function: an annotation does not resolve at run time: name 'Missing' is not defined",
-        ),
-        (
-            f"{APP}@app.route()\ndef get(request): ...",
-            "cannot load the get function: its parameters ['request'] are not the names of its bindings ['req']",
-        ),
-        (
-            f"{APP}@app.route()\ndef get(req: func.HttpRequest | None): ...",
-            "cannot load the get function: the annotation azure.functions._http.HttpRequest | None of req",
-        ),
-        (
-            f"{APP}@app.route()\ndef get(req, context: dict): ...",
-            "cannot load the get function: context must be annotated azure.functions.Context, not <class 'dict'>",
+            "cannot load function_app.py: NameError: name 'Missing' is not defined (the worker resolves annotations",
         ),
     ],
-)  # fmt: skip
+)
 def test_app_that_cannot_be_loaded(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "host.json").write_text("{}")
     (tmp_path / "function_app.py").write_text(source)

@@ -14,10 +14,10 @@ from devhost.store import Store
 def functions() -> FunctionTable:
     return FunctionTable(
         [
-            Function("parent", Trigger.ORCHESTRATION, print, "context"),
-            Function("child", Trigger.ORCHESTRATION, print, "context"),
-            Function("work", Trigger.ACTIVITY, print, "input"),
-            Function("Counter", Trigger.ENTITY, print, "context"),
+            Function("parent", Trigger.ORCHESTRATION, "id", "context"),
+            Function("child", Trigger.ORCHESTRATION, "id", "context"),
+            Function("work", Trigger.ACTIVITY, "id", "input"),
+            Function("Counter", Trigger.ENTITY, "id", "context"),
         ]
     )
 

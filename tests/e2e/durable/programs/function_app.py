@@ -57,7 +57,7 @@ async def square(number: int) -> int:
 
 
 @app.activity_trigger(input_name="plan")
-def fail_first(plan: dict[str, Any]) -> int:
+def fail_first(plan: dict) -> int:  # type: ignore[type-arg]
     """Raise in the first ``failures`` calls of this ``key``; the number of the call that succeeds."""
     journal(plan["key"], time.time())
     call = len((DIRECTORY / plan["key"]).read_text().splitlines())
@@ -393,16 +393,6 @@ async def counter_state(request: Request, client: Client) -> Response:
     return JSONResponse({"exists": state.entity_exists, "state": state.entity_state})
 
 
-@app.route(route="wait/{instance_id}", methods=["GET"])
-@app.durable_client_input(client_name="client")
-async def wait(req: func.HttpRequest, client: Client) -> func.HttpResponse:
-    """A handler of the classic types, which the SDK's own responses need."""
-    answer: func.HttpResponse = await client.wait_for_completion_or_create_check_status_response(
-        req, req.route_params["instance_id"], int(req.params["milliseconds"]), 20
-    )
-    return answer
-
-
 # Plain HTTP
 
 
@@ -424,11 +414,6 @@ async def stream(request: Request) -> StreamingResponse:
 @app.route(trigger_arg_name="request", route="broken", methods=["GET"])
 async def broken(request: Request) -> Response:
     raise RuntimeError("the handler is broken")
-
-
-@app.route(route="classic/{word}")
-def classic(req: func.HttpRequest, context: func.Context) -> str:
-    return f"{req.method} {req.route_params['word']} {req.get_body().decode()} {context.function_name}"
 
 
 @app.route(trigger_arg_name="request", route="stream/{word}", methods=["GET"])

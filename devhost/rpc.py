@@ -1,0 +1,81 @@
+"""The messages between host and worker that this host needs, named as in ``FunctionRpc.proto``.
+
+Plain objects: host and worker live in one process, so nothing is serialised.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+
+class TypedData:
+    """One value of the kind that its only field names: ``string``, ``json``, ``bytes``, ``int``, ``double``, ``http``.
+
+    Without a field it is no value.
+    """
+
+    def __init__(self, **field: Any) -> None:
+        self._kind = next(iter(field), None)
+        self.__dict__.update(field)
+
+    def WhichOneof(self, group: str) -> str | None:  # noqa: N802 - protobuf's name for it
+        return self._kind
+
+    @property
+    def value(self) -> Any:
+        """The value, whatever its kind; None where there is none."""
+        return getattr(self, self._kind) if self._kind else None
+
+
+class ParameterBinding:
+    """The value of a function's parameter."""
+
+    def __init__(self, name: str, data: TypedData) -> None:
+        self.name = name
+        self.data = data
+
+    def WhichOneof(self, group: str) -> str:  # noqa: N802 - protobuf's name for it
+        return "data"
+
+
+class RpcHttp:
+    """An HTTP request or, with ``status_code`` (a text), a response of the classic types."""
+
+    def __init__(
+        self,
+        *,
+        method: str = "",
+        url: str = "",
+        headers: dict[str, str] | None = None,
+        params: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        body: TypedData | None = None,
+        status_code: str = "",
+        cookies: list[Any] | None = None,
+        enable_content_negotiation: bool = False,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers or {}
+        self.params = params or {}
+        self.query = query or {}
+        self.body = body or TypedData()
+        self.status_code = status_code
+        self.cookies = cookies or []
+
+
+class RpcHttpCookie(SimpleNamespace):
+    """A cookie of a response. All but ``name``, ``value`` and ``same_site`` are None or have a ``value``."""
+
+    SameSite = SimpleNamespace(**{"None": 0, "Lax": 1, "Strict": 2, "ExplicitNone": 3})
+
+
+class InvocationRequest:
+    """The call of a function. ``inputs`` are its bindings' values by parameter name."""
+
+    def __init__(self, function_id: str, inputs: dict[str, TypedData], invocation_id: str) -> None:
+        self.function_id = function_id
+        self.invocation_id = invocation_id
+        self.input_data = [ParameterBinding(name, data) for name, data in inputs.items()]
+        self.trigger_metadata: dict[str, TypedData] = {}
+        self.trace_context = SimpleNamespace(trace_parent="", trace_state="", attributes={})
+        self.retry_context = SimpleNamespace(retry_count=0, max_retry_count=0, exception=None)

@@ -1,0 +1,52 @@
+"""The response that carries a stream to one follower."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from azurefunctions.extensions.http.fastapi import StreamingResponse
+
+# A stream ends by itself at its deadline; by then what is left of it can be sent.
+GRACE_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class StreamResponse(StreamingResponse):  # type: ignore[misc]
+    """A stream that ends by the clock, whether its client reads or not, and closes what it is made of in any case.
+
+    Args:
+        content: The parts of the body.
+        source: What the content is made of, closed after it.
+        deadline: When the stream ends, in monotonic seconds.
+        headers: The response's headers.
+        media_type: Its media type.
+    """
+
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes, None],
+        source: AsyncGenerator[Any, None],
+        deadline: float,
+        headers: Mapping[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._content = content
+        self._source = source
+        self._deadline = deadline
+
+    async def __call__(self, *asgi: Any) -> None:
+        """Send it (https://asgi.readthedocs.io/en/latest/specs/main.html)."""
+        seconds_left = self._deadline + GRACE_SECONDS - time.monotonic()
+        async with contextlib.aclosing(self._source), contextlib.aclosing(self._content):
+            try:
+                async with asyncio.timeout(seconds_left) as clock:
+                    await super().__call__(*asgi)
+            except TimeoutError:
+                if not clock.expired():
+                    raise
+                logger.info("a follower that does not read is let go")

@@ -1,0 +1,66 @@
+"""Every package that is imported is declared, and pinned."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, PackagePath, files
+from pathlib import Path
+
+from tests.hostprocess import REPOSITORY
+
+APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "agents").rglob("*.py")]
+TOOLS = [path for folder in ("benchmarks", "devhost", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
+OWN = {path.stem for path in REPOSITORY.glob("*.py")} | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(\S*?)(?:;.*)?")
+
+
+def requirements(*names: str) -> dict[str, str]:
+    """Return what these files ask for: of each package, which version."""
+    lines = [line for name in names for line in (REPOSITORY / name).read_text().splitlines()]
+    matches = [REQUIREMENT.fullmatch(line) for line in lines if not line.startswith(("#", "-r"))]
+    return {match[1]: match[2] for match in matches if match}
+
+
+def imported(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield the names of the modules of others that these modules import."""
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names if is_foreign(alias.name))
+            elif isinstance(node, ast.ImportFrom) and node.module and is_foreign(node.module):
+                yield node.module
+
+
+def is_foreign(module: str) -> bool:
+    return module.split(".")[0] not in OWN | sys.stdlib_module_names
+
+
+def modules(package: str) -> set[str]:
+    """Return the names of a package's modules; of one that this Python cannot have, the package's own."""
+    try:
+        return {module_name(path) for path in files(package) or () if path.suffix in {".py", ".so"}}
+    except PackageNotFoundError:
+        return {package.replace("-", "_")}
+
+
+def module_name(path: PackagePath) -> str:
+    parts = [*path.parts[:-1], path.name.split(".")[0]]
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def undeclared(paths: Iterable[Path], declared: Iterable[str]) -> set[str]:
+    return set(imported(paths)) - set[str]().union(*map(modules, declared))
+
+
+def test_the_app_imports_what_azure_installs() -> None:
+    assert undeclared(APP, requirements("requirements.txt")) == set()
+
+
+def test_everything_else_imports_what_is_declared() -> None:
+    assert undeclared(TOOLS, requirements("requirements.txt", "requirements-dev.txt")) == set()
+
+
+def test_everything_is_pinned() -> None:
+    for package, version in requirements("requirements.txt", "requirements-dev.txt").items():
+        assert re.fullmatch(r"==[\w.]+", version), package
