@@ -303,13 +303,14 @@ class Engine:
         """Restart the process, having recorded what the real host, whose worker is another process, makes of it."""
         self._worker_is_dead = True
         print(f"The worker restarts, and everything in it ends: {reason}.", flush=True)
-        for number, work in list(self._invoked.items()):
-            try:
+        try:
+            for number, work in list(self._invoked.items()):
                 await self._record_death(work, reason, is_cause=number == timed_out)
-            except sqlite3.Error:
-                logger.exception("the end of an invocation is not recorded; it will be delivered again")
-        await self.call(self.store.leave)
-        self._restart()
+            await self.call(self.store.leave)
+        except sqlite3.Error:
+            logger.exception("not every end is recorded: what is not will be delivered again when its lease is over")
+        finally:
+            self._restart()
 
     async def _record_death(self, work: Invoked, reason: str, *, is_cause: bool) -> None:
         """What becomes of an invocation whose worker is gone, ``is_cause`` telling the one that exceeded its time.

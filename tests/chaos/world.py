@@ -116,7 +116,12 @@ class World:
 
     async def function_timeout(self, rng: random.Random) -> None:
         """Let an entity function in progress exceed functionTimeout, so that the worker restarts."""
-        await self._order("function_timeout", "@dafx-")
+
+        async def is_ordered() -> bool:
+            return await self._order("function_timeout", "@dafx-")
+
+        with contextlib.suppress(TimeoutError):
+            await eventually(is_ordered, 2)
 
     async def hang_models(self, rng: random.Random) -> None:
         """Take every slot of orchestrations and entities by runs whose models hang; cancel them after a while."""
@@ -127,11 +132,15 @@ class World:
                 with contextlib.suppress(httpx.HTTPError):
                     await client.post(f"{status_url}/cancel")
 
-    async def _order(self, fault: str, match: str = "") -> None:
+    async def _order(self, fault: str, match: str = "") -> bool:
+        """Whether there is something it can happen to."""
         async with httpx.AsyncClient(timeout=5) as client:
-            # The host may be gone before it has answered.
-            with contextlib.suppress(httpx.HTTPError):
-                await client.post(f"{self.base_url}{FAULTS_ROUTE}/{fault}", params={"match": match})
+            try:
+                response = await client.post(f"{self.base_url}{FAULTS_ROUTE}/{fault}", params={"match": match})
+            except httpx.HTTPError:
+                # The host is gone before it has answered.
+                return True
+            return response.status_code == httpx.codes.ACCEPTED
 
     @property
     def faults(self) -> list[Callable[[random.Random], Awaitable[None]]]:

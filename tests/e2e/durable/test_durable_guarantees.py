@@ -225,6 +225,14 @@ def test_function_timeout_restarts_the_worker_with_everything_in_it(new_host: Ne
         assert operations.wait("other")["output"] == 2
 
 
+def test_function_that_blocks_the_event_loop_exceeds_its_time_too(new_host: NewHost, tmp_path: Path) -> None:
+    with new_host(**{f"{SETTING}functionTimeout": "00:00:01"}, DEVHOST_LEASE_SECONDS="1") as host:
+        operations = Operations(host, tmp_path)
+        operations.start("dictate", "run", key="a", blocks=1)
+        host.wait_for_log("\nReady\n", times=2, timeout=20)
+        assert operations.wait("run")["output"] == 2
+
+
 def test_a_stream_counts_for_function_timeout(new_host: NewHost, tmp_path: Path) -> None:
     with new_host(**{f"{SETTING}functionTimeout": "00:00:01"}) as host:
         with pytest.raises(httpx.TransportError), httpx.stream("GET", f"{host.base_url}/api/stream") as answer:

@@ -50,8 +50,8 @@ def entity_function(builder: Any) -> Any:
 async def scribe(operation: func.EntityContext) -> str:
     """Append the number of this execution to the state, as the SDK's own entities would answer it.
 
-    ``failures`` executions raise; one with a ``gate`` waits for ``<gate>.<number>``; ``signal`` names another scribe to
-    which an operation is sent.
+    ``failures`` executions raise; ``blocks`` of them block the event loop for ever; one with a ``gate`` waits for
+    ``<gate>.<number>``; ``signal`` names another scribe to which an operation is sent.
     """
     batch = json.loads(operation.body)
     request, key = batch["batch"][0], batch["self"]["key"]
@@ -61,6 +61,8 @@ async def scribe(operation: func.EntityContext) -> str:
     journal(f"{key}.times", time.monotonic())
     if number <= plan.get("failures", 0):
         raise RuntimeError(f"execution {number} fails")
+    while number <= plan.get("blocks", 0):
+        time.sleep(1)  # noqa: ASYNC251 - that is the point
     while "gate" in plan and not (DIRECTORY / f"{plan['gate']}.{number}").exists():  # noqa: ASYNC110 - a file
         await asyncio.sleep(0.02)
     journal("order", f"{key} ended")
