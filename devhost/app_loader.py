@@ -6,8 +6,6 @@ worker for Python 3.11 and 3.12 has the same ones.
 
 import importlib
 import inspect
-import os
-import re
 import sys
 import types
 import typing
@@ -21,7 +19,7 @@ import azure.functions as func
 
 from devhost.worker import FunctionMetadata
 
-SCRIPT_SETTING = "PYTHON_SCRIPT_FILE_NAME"
+MODULE = "function_app"
 IN, OUT, INOUT = range(3)
 RETURN = "$return"
 
@@ -56,15 +54,12 @@ def load_functions(directory: Path) -> list[LoadedFunction]:
         FunctionLoadError: a function has a binding or an annotation that the worker refuses.
         Exception: whatever importing the module raises.
     """
-    script = os.environ.get(SCRIPT_SETTING, "function_app.py")
-    if not re.fullmatch(r"\w[\w-]*\.py", script, re.ASCII):
-        raise ValueError(f"{script} is no file name for a function app")
-    if not (directory / script).exists():
+    if not (directory / f"{MODULE}.py").exists():
         return []
-    module = importlib.import_module(Path(script).stem)
+    module = importlib.import_module(MODULE)
     apps = [value for value in vars(module).values() if isinstance(value, func.FunctionRegister)]
     if len(apps) != 1:
-        raise ValueError(f"{script} must have one function app at its top level, not {len(apps)}")
+        raise ValueError(f"{MODULE}.py must have one function app at its top level, not {len(apps)}")
     return [_load(definition) for definition in apps[0].get_functions()]
 
 

@@ -125,13 +125,9 @@ class SmallWorker:
                 request.retry_context,
             )
         if inspect.iscoroutinefunction(function.handler):
-            result = await function.handler(**arguments)
-        else:
-            call = functools.partial(function.handler, **arguments)
-            result = await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        if result is not None and function.returns is None:
-            raise RuntimeError(f"{function.metadata.name} returned a value and has no binding for it")
-        return result
+            return await function.handler(**arguments)
+        call = functools.partial(function.handler, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def _decoded(function: LoadedFunction, request: InvocationRequest) -> dict[str, Any]:
