@@ -5,12 +5,12 @@ from typing import Any
 
 from agent_framework_azurefunctions import AgentFunctionApp
 
-from agents import create_agents
 from callbacks import RedisStreamCallback
 from http_api import create_http_api
 from run_orchestration import create_run_functions
 from settings import load_settings
 from streaming_agent import StreamingAgent
+from travel_planner import create_agents
 
 settings = load_settings()
 agents = create_agents(settings)
