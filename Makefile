@@ -22,15 +22,15 @@ and follow it with the stream_url that it answers:
 endef
 export TRY
 
-.PHONY: help run test unit lint bench chaos func clean python
+.PHONY: help run test unit lint bench chaos func lock clean python
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements.txt requirements-dev.txt
+$(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 to 3.13 with pip: install Python 3.13, from python.org or by 'pyenv install 3.13'" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
 run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
@@ -56,6 +56,10 @@ bench: $(READY) ## measure against the reference pattern; ONLY="<name> …" runs
 func: $(READY) ## the same app on the real Functions host (needs func, Azurite and Redis)
 	@command -v func >/dev/null || { echo "func is not installed: see 'Run on the real Functions host' in README.md" >&2; exit 1; }
 	. $(BIN)/activate && func start --port $(PORT)
+
+lock: $(READY) ## write requirements.lock anew from the requirements files; keeps the versions that still fit
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" requirements-dev.txt --output-file requirements.lock
 
 clean: ## remove the virtual environment and the embedded host's state
 	rm -rf .venv* .devhost

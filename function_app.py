@@ -6,10 +6,10 @@ from pathlib import Path
 import azure.durable_functions as df
 
 from agent_entity import create_agent_entities
-from agents import create_agents
 from http_api import create_http_api
 from run_orchestration import create_run_functions
 from settings import check_function_timeout, load_settings
+from travel_planner import create_agents
 
 settings = load_settings()
 check_function_timeout(settings, Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Every package that is imported is declared, and pinned."""
+"""What is imported is declared and pinned, and requirements.lock is what the requirements files ask for."""
 
 import ast
 import re
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tests.hostprocess import REPOSITORY
 
-APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "agents").rglob("*.py")]
+APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "travel_planner").rglob("*.py")]
 TOOLS = [path for folder in ("benchmarks", "devhost", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
 OWN = {path.stem for path in REPOSITORY.glob("*.py")} | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(\S*?)(?:;.*)?")
 
 
@@ -64,3 +65,23 @@ def test_everything_else_imports_what_is_declared() -> None:
 def test_everything_is_pinned() -> None:
     for package, version in requirements("requirements.txt", "requirements-dev.txt").items():
         assert re.fullmatch(r"==[\w.]+", version), package
+
+
+def pins(name: str) -> set[tuple[str, str]]:
+    """Return the packages that a file pins, each with its version."""
+    found = PIN.findall((REPOSITORY / name).read_text(encoding="utf-8"))
+    return {(re.sub(r"[-_.]+", "-", package).lower(), version) for package, version in found}
+
+
+def test_the_lock_holds_what_the_requirements_files_pin() -> None:
+    asked = pins("requirements.txt") | pins("requirements-dev.txt")
+
+    assert asked - pins("requirements.lock") == set(), "run make lock"
+
+
+def test_the_lock_has_a_hash_for_each_package_and_names_no_registry() -> None:
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+
+    assert not re.search(r"://|^--?[a-z]", lock, re.MULTILINE)
+    for block in re.split(r"\n(?=\S)", lock):
+        assert block.startswith("#") or "--hash=sha256:" in block, block

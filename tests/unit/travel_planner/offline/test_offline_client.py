@@ -2,24 +2,21 @@ import asyncio
 from typing import Any
 
 import pytest
-from agent_framework import Agent, AgentResponse, Content, Message
+from agent_framework import Agent, AgentResponse, Content
 from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMixin
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent_memory import answer_text
-from agents.offline_planner import TOKENS_PER_TURN, OfflinePlanner, split_tokens
-from agents.travel_planner import create_travel_planner
-from agents.travel_tools import get_local_events, get_weather_forecast
-from agents.trip_plan import ask_for_destination
-from agents.trip_request import MAX_DAYS
+from travel_planner.agent import create_travel_planner
+from travel_planner.offline.client import OfflinePlanner
+from travel_planner.offline.plan import ASK_FOR_DESTINATION
+from travel_planner.tools import get_local_events, get_weather_forecast
 
 FAST = 1_000_000.0
 
 
-async def stream(messages: Any, tokens_per_second: float = FAST) -> tuple[list[str], AgentResponse]:
+async def stream(message: str, tokens_per_second: float = FAST) -> tuple[list[str], AgentResponse]:
     """Return the texts that streamed and the final response."""
-    updates = create_travel_planner(OfflinePlanner(tokens_per_second)).run(messages, stream=True)
+    updates = create_travel_planner(OfflinePlanner(tokens_per_second)).run(message, stream=True)
     texts = [update.text async for update in updates if update.text]
     return texts, await updates.get_final_response()
 
@@ -33,7 +30,7 @@ async def test_a_plan_has_every_day_and_what_the_tools_told() -> None:
     assert [f"## Day {day}:" in plan for day in range(1, 5)] == [True, True, True, False]
     for day in ("day 1", "day 2", "day 3"):
         for tool in (get_weather_forecast, get_local_events):
-            assert tool("Tokyo", day).removesuffix(" (sample data)") in plan
+            assert tool("Tokyo", day) in plan
     assert "sample data" in plan
 
 
@@ -52,17 +49,6 @@ async def test_the_framework_calls_each_tool_once_a_day() -> None:
         content for message in response.messages for content in message.contents if content.type == "function_result"
     ]
     assert {result.call_id for result in results} == {call.call_id for call in calls}
-
-
-async def test_a_follow_up_uses_the_conversation_so_far() -> None:
-    _, first = await stream("Plan a 3-day trip to Tokyo")
-    history = [Message("user", ["Plan a 3-day trip to Tokyo"]), *first.messages, Message("user", ["make it five days"])]
-
-    texts, _ = await stream(history)
-
-    assert "".join(texts).startswith("# 5 days in Tokyo\n")
-    assert "## Day 5:" in "".join(texts)
-    assert get_weather_forecast("Tokyo", "day 5").removesuffix(" (sample data)") in "".join(texts)
 
 
 class InMemoryState(AgentEntityStateProviderMixin):
@@ -92,29 +78,9 @@ async def test_the_history_that_the_durable_entity_replays_is_understood() -> No
         contents += [content for message in response.messages for content in message.contents]
 
     assert titles == ["# 3 days in Tokyo", "# 5 days in Tokyo", "# 5 days in Rome"]
-    assert get_weather_forecast("Rome", "day 1").removesuffix(" (sample data)") in answer_text(response)
+    assert get_weather_forecast("Rome", "day 1") in answer_text(response)
     call_ids = [content.call_id for content in contents if content.type == "function_call"]
     assert len(call_ids) == len(set(call_ids)) == 2 * (3 + 5 + 5)
-
-
-async def test_the_month_reaches_the_tools_and_the_plan() -> None:
-    texts, _ = await stream("Plan a 2-day trip to Oslo in January")
-
-    plan = "".join(texts)
-    assert plan.startswith("# 2 days in Oslo (January)\n")
-    assert get_weather_forecast("Oslo", "day 2 in January").removesuffix(" (sample data)") in plan
-
-
-@pytest.mark.parametrize("choice", ["none", {"mode": "none"}])
-async def test_it_calls_no_tool_where_it_may_not(choice: Any) -> None:
-    agent = create_travel_planner(OfflinePlanner(FAST))
-
-    response = await agent.run("Plan a 2-day trip to Oslo", options={"tool_choice": choice})
-
-    assert len(response.messages) == 1
-    assert response.text.startswith("# 2 days in Oslo")
-    assert "Weather" not in response.text
-    assert "sample data" not in response.text
 
 
 async def test_it_calls_only_the_tools_it_is_offered() -> None:
@@ -126,50 +92,23 @@ async def test_it_calls_only_the_tools_it_is_offered() -> None:
     assert "Weather" not in response.text
 
 
-@pytest.mark.parametrize("others", [[], [get_local_events]])
-async def test_a_tool_that_fails_leaves_the_plan_whole(others: list[Any]) -> None:
+async def test_a_tool_that_fails_leaves_the_plan_whole() -> None:
     def get_weather_forecast(destination: str, date: str) -> str:
         raise ConnectionError("the weather service is away")
 
-    response = await Agent(OfflinePlanner(FAST), tools=[get_weather_forecast, *others]).run("Plan 2 days in Oslo")
+    response = await Agent(OfflinePlanner(FAST), tools=[get_weather_forecast, get_local_events]).run("2 days in Oslo")
 
     assert "## Day 2:" in response.text
-    assert ("What's on" in response.text) == bool(others)
-    assert ("sample data" in response.text) == bool(others)
+    assert "What's on" in response.text
     assert "Weather" not in response.text
     assert "Error" not in response.text
-
-
-async def test_the_same_conversation_has_the_same_answer_and_another_place_another_one() -> None:
-    first, again, other = [
-        "".join((await stream(f"Plan a 5-day trip to {place}"))[0]) for place in ("Tokyo", "Tokyo", "Lima")
-    ]
-
-    assert first == again
-    titles = [[line for line in plan.splitlines() if line.startswith("## ")] for plan in (first, other)]
-    assert titles[0] != titles[1]
-
-
-async def test_the_longest_plan_repeats_no_day() -> None:
-    texts, _ = await stream(f"Plan a {MAX_DAYS}-day trip to Peru")
-
-    titles = [line.partition(": ")[2] for line in "".join(texts).splitlines() if line.startswith("## ")]
-    assert len(set(titles)) == MAX_DAYS
 
 
 async def test_without_a_destination_it_asks_for_one() -> None:
     texts, response = await stream("Hello there")
 
-    assert "".join(texts) == ask_for_destination()
+    assert "".join(texts) == ASK_FOR_DESTINATION
     assert len(response.messages) == 1
-
-
-async def test_more_days_than_can_be_planned_are_told() -> None:
-    texts, _ = await stream("Plan a 30-day trip to Peru")
-
-    plan = "".join(texts)
-    assert f"You asked for more than I plan at once, so here are the first {MAX_DAYS} days." in plan
-    assert plan.count("## Day ") == MAX_DAYS
 
 
 async def test_it_streams_in_small_pieces_and_answers_the_same_without_streaming() -> None:
@@ -190,36 +129,12 @@ async def test_it_keeps_its_pace_by_the_loops_clock(monkeypatch: pytest.MonkeyPa
         clock += seconds
         await sleep(0)
 
-    monkeypatch.setattr("agents.offline_planner.asyncio.sleep", pass_by)
+    monkeypatch.setattr("travel_planner.offline.client.asyncio.sleep", pass_by)
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock)
 
     texts, _ = await stream("Hello there", tokens_per_second=10.0)
 
     assert clock - 100 == pytest.approx((len(texts) - 1) / 10)
-
-
-async def test_a_pace_beyond_the_timers_is_not_slowed_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    sleep = asyncio.sleep
-
-    async def note(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(seconds)
-
-    monkeypatch.setattr("agents.offline_planner.asyncio.sleep", note)
-
-    texts, _ = await stream(f"Plan a {MAX_DAYS}-day trip to Peru", tokens_per_second=FAST)
-
-    assert set(slept) == {0}
-    assert len(slept) == -(-len(texts) // TOKENS_PER_TURN)
-
-
-@given(st.text())
-def test_the_tokens_of_any_text_are_the_text(text: str) -> None:
-    tokens = split_tokens(text)
-
-    assert "".join(tokens) == text
-    assert all(tokens)
 
 
 async def test_cancelling_it_between_two_tokens_stops_it() -> None:

@@ -15,14 +15,17 @@ logger = logging.getLogger(__name__)
 
 def create_chat_client(settings: Settings) -> BaseChatClient[Any]:
     """Return the client of the first model that the settings name, and tell in the log which and why."""
+    # Each way imports what it needs and nothing else, which keeps the others' cold start short.
     if settings.azure_openai_endpoint is not None:
         return _azure_openai(settings)
     if settings.openai_api_key is not None or settings.openai_base_url is not None:
         return _openai_compatible(settings)
-    return _offline_planner(settings)
+    from travel_planner.offline.client import OfflinePlanner
 
-
-# Each way imports what it needs and nothing else, which keeps the others' cold start short.
+    logger.info(
+        "model: the offline planner, because none of AZURE_OPENAI_ENDPOINT, OPENAI_API_KEY and OPENAI_BASE_URL is set"
+    )
+    return OfflinePlanner(settings.offline_tokens_per_second)
 
 
 def _azure_openai(settings: Settings) -> BaseChatClient[Any]:
@@ -63,12 +66,3 @@ def _openai_compatible(settings: Settings) -> BaseChatClient[Any]:
         api_key=NO_KEY if key is None else key.get_secret_value(),
         base_url=None if url is None else str(url),
     )
-
-
-def _offline_planner(settings: Settings) -> BaseChatClient[Any]:
-    from agents.offline_planner import OfflinePlanner
-
-    logger.info(
-        "model: the offline planner, because none of AZURE_OPENAI_ENDPOINT, OPENAI_API_KEY and OPENAI_BASE_URL is set"
-    )
-    return OfflinePlanner(settings.offline_tokens_per_second)

@@ -7,12 +7,12 @@ import pytest
 from agent_framework.openai import OpenAIChatCompletionClient
 
 from agent_memory import answer_text
-from agents import create_agents
-from agents.chat_client import create_chat_client
-from agents.offline_planner import OfflinePlanner
 from settings import load_settings
 from tests.hostprocess import REPOSITORY
 from tests.model_server import ModelServer, Reply, says
+from travel_planner import create_agents
+from travel_planner.chat_client import create_chat_client
+from travel_planner.offline.client import OfflinePlanner
 
 ALL = {
     "AZURE_OPENAI_ENDPOINT": "https://example.openai.azure.com",
@@ -45,18 +45,18 @@ def test_the_settings_choose_the_model_and_the_log_tells_why(
     for name in names:
         monkeypatch.setenv(name, ALL[name])
 
-    with caplog.at_level(logging.INFO, "agents"):
+    with caplog.at_level(logging.INFO, "travel_planner"):
         client = create_chat_client(load_settings())
 
     assert isinstance(client, OpenAIChatCompletionClient if names else OfflinePlanner)
-    [line] = [record.getMessage() for record in caplog.records if record.name == "agents.chat_client"]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "travel_planner.chat_client"]
     assert choice in line
     assert "secret" not in line
 
 
 def test_the_offline_choice_loads_no_model_library() -> None:
     code = (
-        "import sys; from agents import create_agents; from settings import load_settings;"
+        "import sys; from travel_planner import create_agents; from settings import load_settings;"
         "create_agents(load_settings());"
         "print([name for name in ('openai', 'azure.identity') if name in sys.modules])"
     )

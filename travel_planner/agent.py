@@ -4,7 +4,7 @@ from typing import Any
 
 from agent_framework import Agent, BaseChatClient
 
-from agents.travel_tools import get_local_events, get_weather_forecast
+from travel_planner.tools import get_local_events, get_weather_forecast
 
 INSTRUCTIONS = """
 You are an experienced travel planner. Given a destination and a length of stay, write an itinerary day by day.
