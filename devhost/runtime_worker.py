@@ -127,7 +127,7 @@ async def _quiet_server(uri: str) -> None:
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers.clear()
-        logger.propagate = name != "uvicorn.access"
+        logger.propagate = True
 
 
 async def _wait_for_server(uri: str) -> None:

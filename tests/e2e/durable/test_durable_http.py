@@ -42,6 +42,28 @@ def test_literal_segment_wins_over_a_parameter(programs: Programs) -> None:
     assert programs.http.get("stream/word").json() == "word"
 
 
+def test_the_console_is_left_to_the_app(new_host: NewHost, journal_dir: Path) -> None:
+    with new_host() as host:
+        programs = Programs(host.base_url, journal_dir)
+        assert programs.http.get("stream/word").json() == "word"
+        programs.open_gate("gate")
+        assert programs.run("chain", {"gate": "gate"})["runtimeStatus"] == "Completed"
+        host.stop()
+    _, _, served = host.log.partition("Ready")
+    assert [line for line in served.splitlines() if line and " INFO devhost." not in line] == [
+        "Stopping; what is in progress goes on at the next start."
+    ]
+    assert "uvicorn" not in host.log.lower()
+
+
+def test_failure_is_logged_once(new_host: NewHost, journal_dir: Path) -> None:
+    with new_host() as host:
+        assert Programs(host.base_url, journal_dir).http.get("broken").status_code == 500
+        host.stop()
+    assert host.log.count("ERROR uvicorn.error: Exception in ASGI application") == 1
+    assert host.log.count("the broken function failed: RuntimeError: the handler is broken") == 1
+
+
 def test_stops_promptly_with_open_streams_and_runs_and_goes_on_later(new_host: NewHost, journal_dir: Path) -> None:
     with new_host() as host:
         programs = Programs(host.base_url, journal_dir)
@@ -91,6 +113,9 @@ def test_app_that_cannot_be_loaded(tmp_path: Path, source: str, message: str) ->
     status, output = _run(tmp_path, tmp_path / "state")
     assert status == 1
     assert output.splitlines()[-1].startswith(message)
+    # Said once, without the worker library's own account of it.
+    assert output.count("Traceback") <= 1
+    assert "sys.path" not in output.lower().replace("sys path", "sys.path")
 
 
 def test_settings_error_is_one_line(tmp_path: Path) -> None:
