@@ -24,6 +24,8 @@ SILENCE_SECONDS = 240
 # Less than uvicorn keeps an idle connection (5 s): the worker's server must not be the one to close it, or a request
 # sent at that moment fails.
 KEEP_ALIVE_SECONDS = 2
+# Of a response that its client does not read; twice as much is where the worker is stopped.
+BUFFER_BYTES = 16 * 1024
 # RFC 9110, 7.6.1, and Expect, which the host's server has answered.
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
@@ -42,6 +44,7 @@ class HttpProxy:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            read_bufsize=BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_read=SILENCE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -132,8 +135,9 @@ class _RequestBody:
                 self._read.set()
                 return
             message = await self.receive()
+        # The rest will never come: wait to be cancelled, since to end here would be to pass half a body off as whole.
         self._read.set()
-        raise ConnectionResetError("the client left in the middle of its request")
+        await asyncio.get_running_loop().create_future()
 
 
 def _request_headers(scope: Scope, invocation_id: str) -> list[tuple[str, str]]:
