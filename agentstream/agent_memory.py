@@ -18,7 +18,7 @@ from agent_framework_durabletask import (
     RunRequest,
 )
 
-from stream_text import well_formed
+from agentstream.stream.text import well_formed
 
 # Under this name the state's extension data holds the time up to which the conversation was erased, in ms since the
 # epoch.

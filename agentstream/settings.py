@@ -7,7 +7,7 @@ import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -43,6 +43,10 @@ class Settings(BaseSettings):
         Field(description="a URL redis://[user:password@]host[:port][/db], or rediss:// for TLS"),
     ] = SecretStr("redis://localhost:6379")
     redis_cluster: Annotated[bool, Field(description="true or false")] = False
+    redis_key_prefix: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 letters, digits, dots, underscores and hyphens"),
+    ] = "agent"
     redis_stream_ttl_minutes: Annotated[
         float, Field(gt=0, le=10_080, description="minutes, more than 0, at most 10080")
     ] = 10
@@ -83,31 +87,29 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=1_000_000, description="tokens per second, more than 0, at most 1000000")
     ] = 30
 
+    @classmethod
+    def load(cls, host_json: Path | None = None) -> Self:
+        """Read the settings from the environment.
 
-def load_settings() -> Settings:
-    """Read the settings from the environment.
+        Args:
+            host_json: The host's configuration, which has to agree with them; None where there is none.
 
-    Raises:
-        SettingsError: one line naming the first wrong setting, its value and what is allowed.
-    """
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise SettingsError(_one_line(error.errors()[0])) from None
+        Raises:
+            SettingsError: one line naming the first wrong setting, its value and what is allowed.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            raise SettingsError(_one_line(error.errors()[0])) from None
+        if host_json is not None:
+            _check_function_timeout(settings, host_json)
+        return settings
 
 
-def check_function_timeout(settings: Settings, directory: Path) -> None:
+def _check_function_timeout(settings: Settings, host_json: Path) -> None:
     """Check that the host lets a run take as long as its timer does: over its functionTimeout it restarts the worker,
-    with all other runs in it.
-
-    Args:
-        settings: The app's settings.
-        directory: Where host.json is.
-
-    Raises:
-        SettingsError: RUN_TIMEOUT_SECONDS is not below the functionTimeout.
-    """
-    host = json.loads((directory / "host.json").read_text(encoding="utf-8-sig"))
+    with all other runs in it."""
+    host = json.loads(host_json.read_text(encoding="utf-8-sig"))
     span = str(os.environ.get(FUNCTION_TIMEOUT_SETTING) or host.get("functionTimeout", FUNCTION_TIMEOUT))
     if span.startswith("-1"):
         return

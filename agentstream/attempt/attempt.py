@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,26 +15,16 @@ from agent_framework_durabletask import (
 )
 from redis.exceptions import RedisError
 
-from agent_memory import AgentMemory, answer_text, error_response, has_failed, text_response
-from attempt_writer import KEEP_ALIVE_SECONDS, AttemptWriter
-from redis_stream_handler import Verdict, get_stream_handler
+from agentstream.agent_memory import AgentMemory, answer_text, error_response, has_failed, text_response
+from agentstream.attempt.writer import KEEP_ALIVE_SECONDS, AttemptWriter
+from agentstream.model import RunKey, Verdict
+from agentstream.stream.clients import GetStream
 
-# The run of a call travels in the request's options, the only part of it that the framework leaves to others.
-RUN_OPTION = "streamed_run"
 LOOK_SECONDS = 0.5
 # An attempt that is alive is heard of every KEEP_ALIVE_SECONDS.
 DEAD_AFTER_SECONDS = 10 * KEEP_ALIVE_SECONDS
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunKey:
-    """Which run a call of the agent belongs to; ``created`` is when it was accepted, in ms since the epoch."""
-
-    conversation_id: str
-    correlation_id: str
-    created: int
 
 
 class AbandonedError(Exception):
@@ -46,26 +35,14 @@ class DeadRunError(Exception):
     """The run is not to be answered at all. The message says why: ``not_started`` or ``erased``."""
 
 
-def streamed_request(message: str, run: RunKey, created_at: datetime) -> dict[str, Any]:
-    """Return the input of the agent entity's ``run`` operation that makes its answer stream."""
-    request = RunRequest(
-        message=message,
-        correlation_id=run.correlation_id,
-        created_at=created_at,
-        options={RUN_OPTION: asdict(run)},
-    )
-    return request.to_dict()
-
-
-def run_of(request: Any) -> RunKey | None:
-    """Return the run that an operation's input names, or None where it is a call without one."""
-    options = request.get("options") if isinstance(request, dict) else None
-    run = (options or {}).get(RUN_OPTION)
-    return None if run is None else RunKey(**run)
-
-
 async def answer_run(
-    agent: SupportsAgentRun, memory: AgentMemory, request: dict[str, Any], run: RunKey, *, fallback: bool
+    agent: SupportsAgentRun,
+    memory: AgentMemory,
+    request: RunRequest,
+    run: RunKey,
+    *,
+    fallback: bool,
+    get_stream: GetStream,
 ) -> AgentResponse:
     """Return a run's one answer, and commit it to the agent's memory.
 
@@ -82,29 +59,28 @@ async def answer_run(
         return committed
     if run.created <= memory.erased_since:
         raise DeadRunError("erased")
-    streamed = RunRequest.from_dict(request)
-    del streamed.options[RUN_OPTION]
-    attempt = _Attempt(agent, run, fallback)
+    attempt = _Attempt(agent, run, fallback, get_stream)
     answering = memory.copy()
-    response = await attempt.answer(answering, streamed)
+    response = await attempt.answer(answering, request)
     if response is None:
-        response = await _answer_of_another(run)
+        response = await _answer_of_another(run, get_stream)
     elif response is attempt.framework_response:
         memory.state = answering.state
         return response
-    memory.remember(streamed, response)
+    memory.remember(request, response)
     return response
 
 
 class _Attempt(AgentResponseCallbackProtocol):
     """Stands between the framework's entity code and the agent, as the agent of the one and the caller of the other."""
 
-    def __init__(self, agent: Any, run: RunKey, fallback: bool) -> None:
+    def __init__(self, agent: Any, run: RunKey, fallback: bool, get_stream: GetStream) -> None:
         self.id, self.name, self.description = agent.id, agent.name, agent.description
         self.framework_response: AgentResponse | None = None
         self._agent = agent
         self._run = run
         self._fallback = fallback
+        self._get_stream = get_stream
         self._writer = self._new_writer()
         self._scope: asyncio.Timeout | None = None
 
@@ -167,14 +143,7 @@ class _Attempt(AgentResponseCallbackProtocol):
         return response
 
     def _new_writer(self, instead_of: int = 0) -> AttemptWriter:
-        run = self._run
-        return AttemptWriter(
-            run.conversation_id,
-            run.correlation_id,
-            on_end=self._interrupt,
-            created=run.created,
-            instead_of=instead_of,
-        )
+        return AttemptWriter(self._run, self._interrupt, instead_of=instead_of, get_stream=self._get_stream)
 
     async def _unless_ended(self, answering: Awaitable[AgentResponse]) -> AgentResponse | None:
         try:
@@ -191,14 +160,14 @@ class _Attempt(AgentResponseCallbackProtocol):
             self._scope.reschedule(asyncio.get_running_loop().time())
 
 
-async def _answer_of_another(run: RunKey) -> AgentResponse:
+async def _answer_of_another(run: RunKey, get_stream: GetStream) -> AgentResponse:
     """Wait for what the run's newest attempt answers, or how the run has ended.
 
     To answer nothing and be executed again would fence the newest attempt in its turn, and so on without end.
     """
     while True:
         try:
-            async with await get_stream_handler() as handler:
+            async with await get_stream() as handler:
                 look = await handler.look(run.conversation_id, run.correlation_id, created=run.created)
         except RedisError as error:
             raise AbandonedError("Redis does not tell what became of the run") from error

@@ -7,10 +7,11 @@ from agent_framework import AgentResponse, AgentResponseUpdate
 from agent_framework_durabletask import AgentCallbackContext, AgentResponseCallbackProtocol
 from redis.exceptions import RedisError
 
-from agent_memory import answer_text
-from attempt_writer import AttemptWriter
-from redis_stream_handler import BeingErasedError, ErasedError, get_stream_handler
-from stream_text import normalized
+from agentstream.agent_memory import answer_text
+from agentstream.attempt.writer import AttemptWriter
+from agentstream.model import BeingErasedError, ErasedError, RunKey
+from agentstream.stream.clients import GetStream, get_stream_handler
+from agentstream.stream.text import normalized
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,15 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
     Args:
         completes_stream: Whether to end the stream with the agent's final response. That is before the durable runtime
             has committed it; and a run that fails has no end then, since the framework calls no callback. False where
-            an orchestration ends the stream (``run_orchestration``).
+            an orchestration ends the stream.
+        get_stream: Returns the stream handler of the running event loop.
 
     No exception leaves the callback: the framework would only log it, and the agent must not be harmed.
     """
 
-    def __init__(self, *, completes_stream: bool = False) -> None:
+    def __init__(self, *, completes_stream: bool = False, get_stream: GetStream = get_stream_handler) -> None:
         self._completes_stream = completes_stream
+        self._get_stream = get_stream
         self._writers: dict[tuple[str, str], AttemptWriter] = {}
 
     async def on_streaming_response_update(self, update: AgentResponseUpdate, context: AgentCallbackContext) -> None:
@@ -45,7 +48,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         if not self._completes_stream:
             return
         try:
-            async with await get_stream_handler() as handler:
+            async with await self._get_stream() as handler:
                 await handler.write_completion(
                     str(context.session_id),
                     correlation_id=context.correlation_id,
@@ -58,12 +61,14 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         conversation_id, correlation_id = key = _key(context)
         created = 0
         try:
-            async with await get_stream_handler() as handler:
+            async with await self._get_stream() as handler:
                 accepted = await handler.accept_run(conversation_id, correlation_id, context.agent_name)
                 created = accepted.created if accepted else 0
         except (RedisError, BeingErasedError) as error:
             logger.warning("run %s: was not registered: %s", correlation_id, type(error).__name__)
-        writer = self._writers[key] = AttemptWriter(conversation_id, correlation_id, created=created)
+        writer = self._writers[key] = AttemptWriter(
+            RunKey(conversation_id, correlation_id, created), get_stream=self._get_stream
+        )
         owner = asyncio.current_task()
         if owner is not None:
             # A run that fails has no response.

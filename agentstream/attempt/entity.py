@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 import azure.durable_functions as df
 import azure.functions as func
 from agent_framework import SupportsAgentRun
-from agent_framework_durabletask import AgentEntity, AgentSessionId
+from agent_framework_durabletask import AgentEntity, AgentSessionId, RunRequest
 
-from agent_memory import AgentMemory, to_json
-from attempt import AbandonedError, DeadRunError, answer_run, run_of
+from agentstream.agent_memory import AgentMemory, to_json
+from agentstream.attempt.attempt import AbandonedError, DeadRunError, answer_run
+from agentstream.model import RunKey
+from agentstream.stream.clients import GetStream, get_stream_handler
 
 T = TypeVar("T")
 
@@ -47,101 +49,117 @@ class AgentLoop:
             return self._loop
 
 
-def create_agent_entities(agents: Sequence[SupportsAgentRun], *, fallback: bool) -> df.Blueprint:
+def create_agent_entities(
+    agents: Sequence[SupportsAgentRun], *, fallback: bool, get_stream: GetStream = get_stream_handler
+) -> df.Blueprint:
     """Return the agents' entity functions, to be registered with the function app.
 
     Args:
         agents: The agents, each with a name of its own.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        get_stream: Returns the stream handler of the running event loop.
     """
     blueprint, loop = df.Blueprint(), AgentLoop()
     for agent in agents:
         name = AgentSessionId.to_entity_name(str(agent.name))
-        function = _entity_function(agent, loop, fallback)
+        function = _entity_function(Entity(agent, fallback=fallback, get_stream=get_stream), loop)
         # The SDK's own decorator knows only functions that are not async.
         triggered = blueprint.generic_trigger(arg_name="context", type="entityTrigger", entityName=name)(function)
         blueprint.function_name(name)(triggered)
     return blueprint
 
 
-def _entity_function(agent: SupportsAgentRun, loop: AgentLoop, fallback: bool) -> Callable[..., Any]:
-    async def entity(context: func.EntityContext) -> str:
-        return await loop.run(execute_batch(agent, context.body, fallback=fallback))
+def _entity_function(entity: "Entity", loop: AgentLoop) -> Callable[..., Any]:
+    async def execute(context: func.EntityContext) -> str:
+        return await loop.run(entity.execute(context.body))
 
-    return entity
+    return execute
 
 
-async def execute_batch(agent: SupportsAgentRun, batch_json: str, *, fallback: bool) -> str:
-    """Execute the operations of a batch, one after another, and return what came of them.
+class Entity:
+    """The entity of an agent.
 
-    The formats are those of the Durable extension's out-of-process protocol (``TaskEntityShim.cs``; in Python
-    ``DurableEntityContext.from_json`` and ``EntityState.to_json``).
-
-    Raises:
-        AbandonedError: The operation is to be executed again, and nothing comes of this execution.
+    Args:
+        agent: The agent.
+        fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        get_stream: Returns the stream handler of the running event loop.
     """
-    batch = json.loads(batch_json)
-    state = json.loads(batch["state"]) if batch["state"] else None
-    memory = AgentMemory(state if isinstance(state, dict) else None, batch["self"]["key"])
-    results = [await _execute(agent, memory, operation, fallback) for operation in batch["batch"]]
-    return json.dumps(
-        {
-            "entityExists": memory.committed is not None,
-            "entityState": to_json(memory.committed),
-            "results": results,
-            "signals": [],
+
+    def __init__(self, agent: SupportsAgentRun, *, fallback: bool, get_stream: GetStream = get_stream_handler) -> None:
+        self._agent = agent
+        self._fallback = fallback
+        self._get_stream = get_stream
+
+    async def execute(self, batch_json: str) -> str:
+        """Execute the operations of a batch, one after another, and return what came of them.
+
+        The formats are those of the Durable extension's out-of-process protocol (``TaskEntityShim.cs``; in Python
+        ``DurableEntityContext.from_json`` and ``EntityState.to_json``).
+
+        Raises:
+            AbandonedError: The operation is to be executed again, and nothing comes of this execution.
+        """
+        batch = json.loads(batch_json)
+        state = json.loads(batch["state"]) if batch["state"] else None
+        memory = AgentMemory(state if isinstance(state, dict) else None, batch["self"]["key"])
+        results = [await self._execute(memory, operation) for operation in batch["batch"]]
+        return json.dumps(
+            {
+                "entityExists": memory.committed is not None,
+                "entityState": to_json(memory.committed),
+                "results": results,
+                "signals": [],
+            }
+        )
+
+    async def _execute(self, memory: AgentMemory, operation: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        try:
+            result = await self._operate(memory, operation["name"], _decoded(operation["input"]))
+            failed = False
+        except AbandonedError:
+            raise
+        except Exception as error:
+            logger.exception("entity of %s: the operation %s failed", self._agent.name, operation["name"])
+            result, failed = str(error), True
+        return {
+            "isError": failed,
+            "duration": int((time.time() - began) * 1000),
+            "startTime": int(began * 1000),
+            "result": to_json(result),
         }
-    )
 
+    async def _operate(self, memory: AgentMemory, name: str, argument: Any) -> Any:
+        match name:
+            case "run" | "run_agent":
+                return await self._run(memory, argument)
+            case "reset":
+                memory.reset()
+                return {"status": "reset"}
+            case "erase":
+                memory.erase(int(argument))
+                return {"status": "erased"}
+            case _:
+                raise ValueError(f"there is no operation {name}")
 
-async def _execute(
-    agent: SupportsAgentRun, memory: AgentMemory, operation: dict[str, Any], fallback: bool
-) -> dict[str, Any]:
-    began = time.time()
-    try:
-        result = await _operate(agent, memory, operation["name"], _decoded(operation["input"]), fallback)
-        failed = False
-    except AbandonedError:
-        raise
-    except Exception as error:
-        logger.exception("entity of %s: the operation %s failed", agent.name, operation["name"])
-        result, failed = str(error), True
-    return {
-        "isError": failed,
-        "duration": int((time.time() - began) * 1000),
-        "startTime": int(began * 1000),
-        "result": to_json(result),
-    }
+    async def _run(self, memory: AgentMemory, argument: Any) -> dict[str, Any]:
+        run = None
+        if isinstance(argument, dict):
+            request = RunRequest.from_dict(argument)
+            run = RunKey.take_from(request.options)
+        if run is None:
+            # Another orchestration calls the agent, and nobody follows.
+            return (await AgentEntity(self._agent, state_provider=memory).run(argument)).to_dict()
+        try:
+            response = await answer_run(
+                self._agent, memory, request, run, fallback=self._fallback, get_stream=self._get_stream
+            )
+        except DeadRunError as dead:
+            return {"status": str(dead)}
+        return response.to_dict()
 
 
 def _decoded(text: str | None) -> Any:
     # The SDKs encode an input as JSON, and then the JSON text as JSON.
     value = None if text is None else json.loads(text)
     return json.loads(value) if isinstance(value, str) else value
-
-
-async def _operate(agent: SupportsAgentRun, memory: AgentMemory, name: str, argument: Any, fallback: bool) -> Any:
-    match name:
-        case "run" | "run_agent":
-            return await _run(agent, memory, argument, fallback)
-        case "reset":
-            memory.reset()
-            return {"status": "reset"}
-        case "erase":
-            memory.erase(int(argument))
-            return {"status": "erased"}
-        case _:
-            raise ValueError(f"there is no operation {name}")
-
-
-async def _run(agent: SupportsAgentRun, memory: AgentMemory, request: Any, fallback: bool) -> dict[str, Any]:
-    run = run_of(request)
-    if run is None:
-        # Another orchestration calls the agent, and nobody follows.
-        response = await AgentEntity(agent, state_provider=memory).run(request)
-        return response.to_dict()
-    try:
-        response = await answer_run(agent, memory, request, run, fallback=fallback)
-    except DeadRunError as dead:
-        return {"status": str(dead)}
-    return response.to_dict()

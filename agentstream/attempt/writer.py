@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from redis_stream_handler import Chunk, RedisStreamHandler, Verdict, get_stream_handler, now_ms
-from stream_text import TextNormalizer
+from agentstream.model import Chunk, RunKey, Verdict, now_ms
+from agentstream.stream.clients import GetStream, get_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
+from agentstream.stream.text import TextNormalizer
 
 # A model that is faster than Redis is slowed down beyond this.
 HIGH_WATER_CHARACTERS = 100_000
@@ -37,11 +39,10 @@ class AttemptWriter:
     ends with it at the latest.
 
     Args:
-        conversation_id: The conversation.
-        correlation_id: The run.
+        run: The run.
         on_end: Called once when the attempt should end: the run was cancelled, has ended or has a newer attempt.
-        created: When the run was accepted, in ms since the epoch.
         instead_of: The attempt whose place this one takes, 0 for none.
+        get_stream: Returns the stream handler of the running event loop.
 
     Attributes:
         verdict: What Redis said last.
@@ -50,20 +51,18 @@ class AttemptWriter:
 
     def __init__(
         self,
-        conversation_id: str,
-        correlation_id: str,
+        run: RunKey,
         on_end: Callable[[], None] | None = None,
         *,
-        created: int = 0,
         instead_of: int = 0,
+        get_stream: GetStream = get_stream_handler,
     ) -> None:
         self.verdict = Verdict.CONTINUE
         self.attempt = 0
-        self._created = created
+        self._run = run
         self._instead_of = instead_of
+        self._get_stream = get_stream
         self._said: list[str] = []
-        self._conversation_id = conversation_id
-        self._correlation_id = correlation_id
         self._on_end = on_end
         self._normalizer = TextNormalizer()
         self._pending: deque[Chunk] = deque()
@@ -135,13 +134,13 @@ class AttemptWriter:
         is_told = not self._pending and not self._overflowed and text in (None, self.text)
         if self.attempt and is_told:
             with contextlib.suppress(RedisError):
-                async with await get_stream_handler() as handler:
+                async with await self._get_stream() as handler:
                     self.verdict = await handler.answer_run(
-                        self._conversation_id,
-                        self._correlation_id,
+                        self._run.conversation_id,
+                        self._run.correlation_id,
                         self.attempt,
                         failed=text is None,
-                        created=self._created,
+                        created=self._run.created,
                     )
         return self.verdict is not Verdict.STOP
 
@@ -187,17 +186,17 @@ class AttemptWriter:
                 return
 
     async def _round_trip(self) -> Verdict:
-        async with await get_stream_handler() as handler:
+        async with await self._get_stream() as handler:
             if not self.attempt:
                 return await self._begin(handler)
             batch = [self._pending[i] for i in range(min(len(self._pending), MAX_BATCH_CHUNKS))]
             verdict = await handler.append(
-                self._conversation_id,
-                self._correlation_id,
+                self._run.conversation_id,
+                self._run.correlation_id,
                 self.attempt,
                 self._sequence,
                 batch,
-                created=self._created,
+                created=self._run.created,
             )
         self._sequence += len(batch)
         for _ in range(min(len(batch), len(self._pending))):
@@ -210,11 +209,11 @@ class AttemptWriter:
         while verdict is Verdict.WAIT:
             in_order = time.monotonic() < self._in_order_until
             verdict, attempt = await handler.begin_attempt(
-                self._conversation_id,
-                self._correlation_id,
+                self._run.conversation_id,
+                self._run.correlation_id,
                 in_order=in_order,
                 instead_of=self._instead_of,
-                created=self._created,
+                created=self._run.created,
             )
             if verdict is Verdict.WAIT:
                 await asyncio.sleep(ORDER_POLL_SECONDS)
@@ -237,4 +236,4 @@ class AttemptWriter:
         self.verdict = verdict
 
     def _log(self, level: int, message: str, *arguments: object) -> None:
-        logger.log(level, "run %s: " + message, self._correlation_id, *arguments)
+        logger.log(level, "run %s: " + message, self._run.correlation_id, *arguments)

@@ -10,8 +10,8 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, Response
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
-from conversations import DurableUnavailableError
-from redis_stream_handler import OverloadedError
+from agentstream.model import DurableUnavailableError
+from agentstream.stream.handler import OverloadedError
 
 RETRY_AFTER_SECONDS = 5
 

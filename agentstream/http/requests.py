@@ -3,15 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Request
 
-from problems import ProblemError
-from redis_stream_handler import FIRST_CURSOR, parse_cursor
-from stream_text import well_formed
+from agentstream.http.problems import ProblemError
+from agentstream.model import FIRST_CURSOR, RunRequest, parse_cursor
+from agentstream.stream.text import well_formed
 
 # The framework's newer and older names for a conversation.
 CONVERSATION_NAMES = ("conversation_id", "session_id", "thread_id")
@@ -24,16 +23,6 @@ JSON_ENVELOPE_BYTES = 4_096
 _ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """A parsed ``POST run``. ``conversation_id`` and ``idempotency_key`` are None where the request has none."""
-
-    message: str
-    conversation_id: str | None
-    wait_for_response: bool
-    idempotency_key: str | None
 
 
 async def parse_run_request(request: Request, max_message_bytes: int) -> RunRequest:

@@ -1,8 +1,7 @@
-"""The HTTP routes: parse, call, answer."""
+"""The HTTP routes: parse, ask, answer."""
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -14,74 +13,83 @@ import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
-import sse
-from conversations import (
-    CommittedRun,
-    DurableUnavailableError,
-    RunInput,
-    RunResult,
-    durable_call,
-    erase_conversation,
-    read_messages,
-    read_results,
-    read_run,
+from agentstream.http.problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
+from agentstream.http.requests import (
+    parse_boolean,
+    parse_id,
+    parse_optional_id,
+    parse_resume_cursor,
+    parse_run_request,
 )
-from follower import Follower
-from problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
-from recovery import Recovery, settle_runs
-from redis_stream_handler import (
+from agentstream.http.stream_response import StreamResponse
+from agentstream.model import (
     BeingErasedError,
-    ErasedError,
-    RedisStreamHandler,
+    DurableUnavailableError,
+    Event,
+    KeyReusedError,
+    OpenRunError,
+    PerhapsStartedError,
+    RunEndedError,
+    RunInput,
+    RunRequest,
     RunStatus,
-    StreamEvent,
     UnknownRunError,
-    get_stream_handler,
 )
-from run_orchestration import CANCEL_EVENT, MESSAGES
-from run_requests import RunRequest, parse_boolean, parse_id, parse_optional_id, parse_resume_cursor, parse_run_request
-from run_starter import KeyReusedError, PerhapsStartedError, RunStarter, key_name
-from settings import Settings
-from stream_response import StreamResponse
-from stream_text import well_formed
+from agentstream.runs.committed import CommittedState
+from agentstream.runs.follower import Follower
+from agentstream.runs.handles import Runs, RunView
+from agentstream.runs.recovery import Recovery, Sources
+from agentstream.settings import Settings
+from agentstream.stream.clients import GetStream, get_stream_handler
+from agentstream.wire import plain, sse
 
 HEALTH_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
 
-def create_http_api(settings: Settings, agents: Sequence[str]) -> df.Blueprint:
+def create_http_functions(
+    settings: Settings,
+    agents: Sequence[str],
+    get_stream: GetStream = get_stream_handler,
+    *,
+    route_prefix: str = "api",
+) -> df.Blueprint:
     """Return the HTTP functions, to be registered with the function app.
 
     Args:
         settings: The app's settings.
         agents: The names of the agents that can be run.
+        get_stream: Returns the stream handler of the running event loop.
+        route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
     """
-    api = _HttpApi(settings, list(agents))
+    routes = _Routes(settings, list(agents), get_stream, f"/{route_prefix}".rstrip("/"))
     blueprint = df.Blueprint()
 
     def register(handler: Any, method: str, route: str, **options: Any) -> None:
         function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
-    register(api.start_run, "POST", "agents/{agent_name}/run")
-    register(api.follow_stream, "GET", "agent/stream/{conversation_id}")
-    register(api.get_run, "GET", "agent/runs/{correlation_id}")
-    register(api.cancel_run, "POST", "agent/runs/{correlation_id}/cancel")
-    register(api.get_conversation, "GET", "agent/conversations/{conversation_id}")
-    register(api.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
-    register(api.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    register(routes.start_run, "POST", "agents/{agent_name}/run")
+    register(routes.follow_stream, "GET", "agent/stream/{conversation_id}")
+    register(routes.get_run, "GET", "agent/runs/{correlation_id}")
+    register(routes.cancel_run, "POST", "agent/runs/{correlation_id}/cancel")
+    register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
+    register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
+    register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
     return blueprint
 
 
-class _HttpApi:
+class _Routes:
     """The handlers. The Functions host passes ``req`` and ``client`` by these names."""
 
-    def __init__(self, settings: Settings, agents: list[str]) -> None:
+    def __init__(self, settings: Settings, agents: list[str], get_stream: GetStream, prefix: str) -> None:
         self._settings = settings
         self._agents = agents
+        self._get_stream = get_stream
+        self._prefix = prefix
         self._followers = 0
-        self._recovery = Recovery(agents, settings.heartbeat_seconds)
+        self._recovery = Recovery(settings.heartbeat_seconds)
 
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agents/{agent_name}/run``"""
@@ -90,30 +98,30 @@ class _HttpApi:
             known = ", ".join(self._agents)
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
         request = await parse_run_request(req, self._settings.max_message_bytes)
-        async with await get_stream_handler() as handler:
-            starter = RunStarter(handler, client, self._recovery, self._settings.run_timeout_seconds)
-            run = await _started(starter, agent, request)
-            if request.wait_for_response:
-                finished = await self._wait_for(handler, client, run)
-                if finished is not None:
-                    return _finished_response(req, run, finished)
-        return _accepted_response(run)
+        runs = await self._runs(client)
+        run = await _started(runs, agent, request)
+        if request.wait_for_response and not self._is_full:
+            with self._counting():
+                ended = await runs.run(run.correlation_id).wait(
+                    run.conversation_id, self._settings.wait_for_response_seconds
+                )
+            if ended is not None:
+                return self._ended_response(req, run, ended)
+        return self._accepted_response(run)
 
     async def follow_stream(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/stream/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        async with await get_stream_handler() as handler:
-            follower = Follower(
-                handler,
-                client,
-                self._recovery,
-                conversation_id,
+        follower = (
+            (await self._runs(client))
+            .conversation(conversation_id)
+            .follow(
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
                 waits=parse_boolean("follow", req.query_params.get("follow", True)),
-                heartbeat_seconds=self._settings.heartbeat_seconds,
-                deadline=time.monotonic() + self._settings.stream_max_seconds,
+                seconds=self._settings.stream_max_seconds,
             )
+        )
         headers = {
             "Cache-Control": "no-cache, no-transform",
             "X-Accel-Buffering": "no",
@@ -124,54 +132,40 @@ class _HttpApi:
         if first is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
         if _prefers_plain_text(req):
-            content, media_type = _plain_text(first, batches, follower), "text/plain"
+            content, media_type = _plain_text(first, batches, follower), plain.MEDIA_TYPE
         else:
             content, media_type = _server_sent_events(first, batches), sse.MEDIA_TYPE
         return StreamResponse(content, batches, follower.deadline, headers, media_type)
 
     async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/runs/{correlation_id}``"""
-        return JSONResponse(await self._run_body(client, await self._read_run(req, client)))
+        correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
+        try:
+            view = await (await self._runs(client)).run(correlation_id).view()
+        except UnknownRunError:
+            raise _unknown_run() from None
+        return JSONResponse(view.model_dump())
 
     async def cancel_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agent/runs/{correlation_id}/cancel``"""
-        committed = await self._read_run(req, client)
-        body = await self._run_body(client, committed)
-        if not RunStatus(body["status"]).is_open:
-            raise _has_ended()
-        # The orchestration cancels the run whatever becomes of Redis; telling the writer as well is faster.
-        tell_orchestration = True
+        correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         try:
-            with contextlib.suppress(RedisError):
-                async with await get_stream_handler() as handler:
-                    run = committed.input
-                    _, tell_orchestration = await handler.cancel_run(
-                        run.conversation_id, run.correlation_id, created=run.created
-                    )
-        except ErasedError:
+            view = await (await self._runs(client)).run(correlation_id).cancel()
+        except UnknownRunError:
             raise _unknown_run() from None
-        if tell_orchestration:
-            await self._tell_orchestration(client, committed.input)
-        return JSONResponse(body, HTTPStatus.ACCEPTED)
-
-    async def _tell_orchestration(self, client: df.DurableOrchestrationClient, run: RunInput) -> None:
-        try:
-            await durable_call(client.raise_event(run.correlation_id, CANCEL_EVENT))
-        except DurableUnavailableError:
-            # The runtime refuses events for an orchestration that has ended, or was purged.
-            committed = await read_run(client, run.correlation_id)
-            if committed is None:
-                raise _unknown_run() from None
-            if committed.result is None:
-                raise
-            raise _has_ended() from None
+        except RunEndedError:
+            detail = "The run has ended, so there is nothing to cancel."
+            raise ProblemError(HTTPStatus.CONFLICT, detail) from None
+        return JSONResponse(view.model_dump(), HTTPStatus.ACCEPTED)
 
     async def get_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        messages = await read_messages(client, self._agents, conversation_id)
-        if not messages and not await _is_known(conversation_id):
-            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no conversation of this conversation_id.")
+        try:
+            messages = await (await self._runs(client)).conversation(conversation_id).messages()
+        except UnknownRunError:
+            detail = "There is no conversation of this conversation_id."
+            raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
         return JSONResponse(
             {"conversation_id": conversation_id, "messages": [message.model_dump() for message in messages]}
         )
@@ -179,25 +173,19 @@ class _HttpApi:
     async def delete_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``DELETE /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        async with await get_stream_handler() as handler:
-            await settle_runs(handler, client, conversation_id)
-            runs = await handler.runs(conversation_id)
-            since = await handler.erase(conversation_id)
-            if since is None:
-                raise _has_open_run()
-            erased = await erase_conversation(client, self._agents, conversation_id, runs, since)
-            await handler.release_keys(map(key_name, erased))
-            # What was restored until the durable state was gone goes too.
-            if await handler.erase(conversation_id, finished=True) is None:
-                raise _has_open_run()
+        try:
+            await (await self._runs(client)).conversation(conversation_id).erase()
+        except OpenRunError:
+            detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
+            raise ProblemError(HTTPStatus.CONFLICT, detail) from None
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def get_health(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/health``"""
         latency_ms: float | None = None
         with contextlib.suppress(RedisError, TimeoutError):
-            async with asyncio.timeout(HEALTH_SECONDS), await get_stream_handler() as handler:
-                latency_ms = round(await handler.ping(), 3)
+            async with asyncio.timeout(HEALTH_SECONDS), await self._get_stream() as stream:
+                latency_ms = round(await stream.ping(), 3)
         healthy = latency_ms is not None
         body = {
             "status": "healthy" if healthy else "degraded",
@@ -206,32 +194,22 @@ class _HttpApi:
         }
         return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def _read_run(self, req: Request, client: df.DurableOrchestrationClient) -> CommittedRun:
-        correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
-        committed = await read_run(client, correlation_id)
-        if committed is None:
-            raise _unknown_run()
-        return committed
+    async def _runs(self, client: df.DurableOrchestrationClient) -> Runs:
+        both = Sources(await self._get_stream(), CommittedState(client, self._agents))
+        return Runs(both, self._recovery, self._settings.run_timeout_seconds, self._settings.heartbeat_seconds)
 
-    async def _counted(self, follower: Follower) -> AsyncGenerator[list[StreamEvent], None]:
+    async def _counted(self, follower: Follower) -> AsyncGenerator[list[Event], None]:
         if self._is_full:
-            detail = f"Too many followers are connected. Try again in {RETRY_AFTER_SECONDS} seconds."
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers)
+            raise _not_now(f"Too many followers are connected. Try again in {RETRY_AFTER_SECONDS} seconds.")
         with self._counting():
-            with contextlib.suppress(UnknownRunError):
-                async with contextlib.aclosing(follower.batches()) as batches:
-                    async for events in batches:
-                        yield events
-                return
-            await self._restore(follower)
             try:
                 async with contextlib.aclosing(follower.batches()) as batches:
                     async for events in batches:
                         yield events
             except UnknownRunError:
-                # It was deleted since.
-                raise _nothing_to_follow(follower) from None
+                what = "conversation" if follower.correlation_id is None else "run in this conversation"
+                detail = f"There is no such {what}. Start one with POST run."
+                raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
 
     @property
     def _is_full(self) -> bool:
@@ -245,71 +223,36 @@ class _HttpApi:
         finally:
             self._followers -= 1
 
-    async def _restore(self, follower: Follower) -> None:
-        known = await self._recovery.restore(
-            follower.handler, follower.client, follower.conversation_id, follower.correlation_id
-        )
-        if not known:
-            raise _nothing_to_follow(follower)
+    def _accepted_response(self, run: RunInput) -> Response:
+        ids = self._ids(run)
+        body = {"status": "accepted", "response": "Agent request accepted", **ids}
+        return JSONResponse(body, HTTPStatus.ACCEPTED, {"Location": ids["stream_url"]})
 
-    async def _wait_for(
-        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, run: RunInput
-    ) -> dict[str, Any] | None:
-        """Return the run's body once it has ended, or None when it has not in time, or too many wait already."""
-        if self._is_full:
-            return None
-        reading = handler.read_stream(
-            run.conversation_id,
-            correlation_id=run.correlation_id,
-            silence_seconds=self._settings.heartbeat_seconds,
-            max_seconds=self._settings.wait_for_response_seconds,
-        )
-        with self._counting(), contextlib.suppress(RedisError, UnknownRunError):
-            async for _ in reading:
-                pass
-        committed = await read_run(client, run.correlation_id)
-        body = None if committed is None else await self._run_body(client, committed)
-        return None if body is None or RunStatus(body["status"]).is_open else body
+    def _ended_response(self, req: Request, run: RunInput, ended: RunView) -> Response:
+        if ended.error is not None:
+            timed_out = ended.status is RunStatus.TIMED_OUT
+            status = HTTPStatus.GATEWAY_TIMEOUT if timed_out else HTTPStatus.BAD_GATEWAY
+            raise ProblemError(status, ended.error.message)
+        text = ended.response or ""
+        if _prefers_plain_text(req):
+            return PlainTextResponse(text, headers={"x-conversation-id": run.conversation_id})
+        said = "success" if ended.status is RunStatus.COMPLETED else ended.status
+        return JSONResponse({"status": said, "response": text, **self._ids(run)})
 
-    async def _run_body(self, client: df.DurableOrchestrationClient, committed: CommittedRun) -> dict[str, Any]:
-        run = committed.input
-        status, result = await self._status(client, committed)
-        error = None if result.code is None else {"code": result.code, "message": MESSAGES[result.code]}
+    def _ids(self, run: RunInput) -> dict[str, str]:
+        stream = f"{self._prefix}/agent/stream/{run.conversation_id}"
         return {
-            "correlation_id": run.correlation_id,
             "conversation_id": run.conversation_id,
-            "agent": run.agent,
-            "status": status,
-            "response": None if result.response is None else well_formed(result.response),
-            "error": error,
-            "created_at": committed.created_at,
-            "updated_at": committed.updated_at,
+            "correlation_id": run.correlation_id,
+            "session_id": run.conversation_id,
+            "stream_url": f"{stream}?correlation_id={run.correlation_id}",
+            "status_url": f"{self._prefix}/agent/runs/{run.correlation_id}",
         }
 
-    async def _status(
-        self, client: df.DurableOrchestrationClient, committed: CommittedRun
-    ) -> tuple[RunStatus, RunResult]:
-        if committed.result is not None:
-            return committed.result.status, committed.result
-        run, status = committed.input, RunStatus.RUNNING
-        with contextlib.suppress(RedisError, KeyError):
-            async with await get_stream_handler() as handler:
-                status = (await handler.runs(run.conversation_id))[run.correlation_id].status
-        if status is RunStatus.QUEUED:
-            return status, RunResult(status=status)
-        if status.is_open:
-            return RunStatus.RUNNING, RunResult(status=RunStatus.RUNNING)
-        # The terminal event is out, and the orchestration about to complete: the answer is in the entity's state.
-        if status is RunStatus.TIMED_OUT:
-            return status, RunResult(status=status, code="timeout")
-        results = await read_results(client, run.agent, run.conversation_id)
-        code = "internal_error" if status is RunStatus.FAILED else None
-        return status, results.get(run.correlation_id, RunResult(status=status, code=code))
 
-
-async def _started(starter: RunStarter, agent: str, request: RunRequest) -> RunInput:
+async def _started(runs: Runs, agent: str, request: RunRequest) -> RunInput:
     try:
-        return await starter.start(agent, request)
+        return await runs.start(agent, request)
     except KeyReusedError:
         detail = "This Idempotency-Key was used for another message or another conversation. Send a new key."
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
@@ -331,65 +274,17 @@ def _not_now(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def _nothing_to_follow(follower: Follower) -> ProblemError:
-    what = "conversation" if follower.correlation_id is None else "run in this conversation"
-    return ProblemError(HTTPStatus.NOT_FOUND, f"There is no such {what}. Start one with POST run.")
-
-
-def _has_ended() -> ProblemError:
-    return ProblemError(HTTPStatus.CONFLICT, "The run has ended, so there is nothing to cancel.")
-
-
-def _has_open_run() -> ProblemError:
-    detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
-    return ProblemError(HTTPStatus.CONFLICT, detail)
-
-
 def _unknown_run() -> ProblemError:
     return ProblemError(HTTPStatus.NOT_FOUND, "There is no run of this correlation_id.")
 
 
-def _accepted_response(run: RunInput) -> Response:
-    stream_url = f"/api/agent/stream/{run.conversation_id}?correlation_id={run.correlation_id}"
-    body = {"status": "accepted", "response": "Agent request accepted", **_ids(run)}
-    return JSONResponse(body, HTTPStatus.ACCEPTED, {"Location": stream_url})
-
-
-def _finished_response(req: Request, run: RunInput, finished: dict[str, Any]) -> Response:
-    if finished["error"] is not None:
-        timed_out = finished["status"] == RunStatus.TIMED_OUT
-        raise ProblemError(
-            HTTPStatus.GATEWAY_TIMEOUT if timed_out else HTTPStatus.BAD_GATEWAY, finished["error"]["message"]
-        )
-    text = finished["response"] or ""
-    if _prefers_plain_text(req):
-        return PlainTextResponse(text, headers={"x-conversation-id": run.conversation_id})
-    status = "success" if finished["status"] == RunStatus.COMPLETED else finished["status"]
-    return JSONResponse({"status": status, "response": text, **_ids(run)})
-
-
-def _ids(run: RunInput) -> dict[str, str]:
-    return {
-        "conversation_id": run.conversation_id,
-        "correlation_id": run.correlation_id,
-        "session_id": run.conversation_id,
-        "stream_url": f"/api/agent/stream/{run.conversation_id}?correlation_id={run.correlation_id}",
-        "status_url": f"/api/agent/runs/{run.correlation_id}",
-    }
-
-
 def _prefers_plain_text(req: Request) -> bool:
     accept = req.headers.get("accept", "")
-    return "text/plain" in accept and sse.MEDIA_TYPE not in accept
-
-
-async def _is_known(conversation_id: str) -> bool:
-    async with await get_stream_handler() as handler:
-        return bool(await handler.runs(conversation_id))
+    return plain.MEDIA_TYPE in accept and sse.MEDIA_TYPE not in accept
 
 
 async def _server_sent_events(
-    first: list[StreamEvent], batches: AsyncGenerator[list[StreamEvent], None]
+    first: list[Event], batches: AsyncGenerator[list[Event], None]
 ) -> AsyncGenerator[bytes, None]:
     for piece in sse.pieces(first):
         yield piece
@@ -399,29 +294,16 @@ async def _server_sent_events(
 
 
 async def _plain_text(
-    first: list[StreamEvent], batches: AsyncGenerator[list[StreamEvent], None], follower: Follower
+    first: list[Event], batches: AsyncGenerator[list[Event], None], follower: Follower
 ) -> AsyncGenerator[bytes, None]:
     cursor, unfinished = follower.cursor, set[str]()
-    events: list[StreamEvent] | None = first
+    events: list[Event] | None = first
     while events is not None:
-        text = "".join(map(_plain, events)).encode()
-        for start in range(0, len(text), sse.PIECE_BYTES):
-            yield text[start : start + sse.PIECE_BYTES]
+        for piece in plain.pieces(events):
+            yield piece
         for event in events:
             cursor = event.id
             (unfinished.discard if event.is_terminal else unfinished.add)(event.correlation_id)
         events = await anext(batches, None)
     if follower.waits and (unfinished or time.monotonic() >= follower.deadline):
-        yield f"\n\n[There is more to come. To read it, ask again with cursor={cursor}.]\n".encode()
-
-
-def _plain(event: StreamEvent) -> str:
-    match event.event:
-        case "message":
-            return event.text
-        case "reset":
-            return "\n\n[The answer starts again.]\n\n"
-        case "error":
-            return f"\n\n[{json.loads(event.text)['message']}]\n"
-        case _:
-            return "\n"
+        yield plain.more_to_come(cursor)

@@ -6,7 +6,6 @@ entity: the durable runtime may send an entity's response before it commits, and
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Generator
@@ -14,34 +13,22 @@ from datetime import timedelta
 from typing import Any
 
 import azure.durable_functions as df
-from agent_framework_durabletask import AgentSessionId
+from agent_framework_durabletask import AgentSessionId, RunRequest
 
-from attempt import RunKey, streamed_request
-from conversations import ORCHESTRATION, DurableUnavailableError, RunInput, RunResult, read_results
-from redis_stream_handler import (
-    CANCELLED,
-    DONE,
-    ErasedError,
-    Outcome,
-    RedisStreamHandler,
-    RunStatus,
-    get_stream_handler,
-)
-from stream_text import normalized
+from agentstream.model import CANCELLED, DurableUnavailableError, ErasedError, RunInput, RunResult, RunStatus
+from agentstream.runs.committed import CANCEL_EVENT, ORCHESTRATION, CommittedState
+from agentstream.stream.clients import GetStream, get_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
+from agentstream.stream.text import normalized
 
-CANCEL_EVENT = "cancel"
-
-MESSAGES = {
-    "model_error": "The model could not answer. Send the message again.",
-    "timeout": "The answer took too long and was stopped. Send the message again, or a simpler one.",
-    "not_started": "The run could not be started. Send the message again.",
-    "internal_error": "Something went wrong on our side. Send the message again.",
-}
 # An answer is mostly committed a moment after it arrived.
 COMMIT_POLL_SECONDS = 0.02
 COMMIT_SECONDS = 2.0
 # An answer that was lost with its state is given again within this time, after the time that a run may take.
 RECOMMIT_SECONDS = 600.0
+
+FINISH_RUN = "finish_run"
+MARK_CANCELLED = "mark_cancelled"
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +51,6 @@ class RetryWithBackoff(df.RetryOptions):  # type: ignore[misc]
 REDIS_RETRY = RetryWithBackoff(first_retry_interval_in_milliseconds=500, max_number_of_attempts=200)
 
 
-def error_outcome(code: str, correlation_id: str) -> Outcome:
-    """Return the outcome of a run that ended with an ``error`` event of this code."""
-    data = json.dumps({"code": code, "message": MESSAGES[code], "correlation_id": correlation_id})
-    return Outcome(RunStatus.TIMED_OUT if code == "timeout" else RunStatus.FAILED, "error", data)
-
-
-def outcome_of(result: RunResult, correlation_id: str) -> Outcome:
-    """Return the outcome that tells followers of this result."""
-    if result.status is RunStatus.CANCELLED:
-        return CANCELLED
-    return DONE if result.code is None else error_outcome(result.code, correlation_id)
-
-
 def failure_of(response: Any) -> RunResult | None:
     """Return how a run failed that its entity has not answered, or None for one that it has.
 
@@ -93,14 +67,19 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
     """Run the agent's entity against the run timer and a cancellation, then end the stream."""
     run = RunInput.model_validate(context.get_input())
     entity = df.EntityId(AgentSessionId.to_entity_name(run.agent), run.conversation_id)
-    key = RunKey(run.conversation_id, run.correlation_id, run.created)
+    request = RunRequest(
+        message=run.message,
+        correlation_id=run.correlation_id,
+        created_at=context.current_utc_datetime,
+        options=run.key.options(),
+    )
     timer = context.create_timer(context.current_utc_datetime + timedelta(seconds=run.timeout_seconds))
-    answer = context.call_entity(entity, "run", streamed_request(run.message, key, context.current_utc_datetime))
+    answer = context.call_entity(entity, "run", request.to_dict())
     cancel = context.wait_for_external_event(CANCEL_EVENT)
     ending: dict[str, Any] = {"run": run.model_dump(exclude={"message"})}
     winner = yield context.task_any([answer, timer, cancel])
     if winner == cancel:
-        status = RunStatus((yield context.call_activity_with_retry(mark_cancelled.__name__, REDIS_RETRY, ending)))
+        status = RunStatus((yield context.call_activity_with_retry(MARK_CANCELLED, REDIS_RETRY, ending)))
         if not status.is_open:
             timer.cancel()
             return RunResult(status=status).model_dump()
@@ -115,7 +94,7 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
     result = failure or RunResult(status=RunStatus.FAILED, code="internal_error")
     # Where Redis was gone for all of the retries, the run has ended all the same.
     with contextlib.suppress(Exception):
-        ended = yield context.call_activity_with_retry(finish_run.__name__, REDIS_RETRY, ending)
+        ended = yield context.call_activity_with_retry(FINISH_RUN, REDIS_RETRY, ending)
         result = RunResult.model_validate(ended)
     return result.model_dump()
 
@@ -132,41 +111,90 @@ async def write_result(handler: RedisStreamHandler, run: RunInput, result: RunRe
     return await handler.write_completion(
         run.conversation_id,
         correlation_id=run.correlation_id,
-        outcome=outcome_of(result, run.correlation_id),
+        outcome=result.outcome(run.correlation_id),
         answer=None if result.response is None else normalized(result.response),
         created=run.created,
     )
 
 
-# The annotations are plain types: the Functions worker refuses a generic one on a binding.
-async def finish_run(ending: dict, client: df.DurableOrchestrationClient) -> dict:  # type: ignore[type-arg]
+def create_run_functions(get_stream: GetStream = get_stream_handler) -> df.Blueprint:
+    """Return the orchestration and its activities, to be registered with the function app.
+
+    Args:
+        get_stream: Returns the stream handler of the running event loop.
+    """
+
+    # The annotations are plain types: the Functions worker refuses a generic one on a binding.
+    async def finish_run(ending: dict, client: df.DurableOrchestrationClient) -> dict:  # type: ignore[type-arg]
+        async with await get_stream() as stream:
+            return (await finish(stream, client, ending)).model_dump()
+
+    async def mark_cancelled(ending: dict) -> str:  # type: ignore[type-arg]
+        async with await get_stream() as stream:
+            return await cancel(stream, _run_of(ending))
+
+    blueprint = df.Blueprint()
+    blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
+    finishing = blueprint.durable_client_input(client_name="client")(finish_run)
+    blueprint.function_name(FINISH_RUN)(blueprint.activity_trigger(input_name="ending")(finishing))
+    blueprint.function_name(MARK_CANCELLED)(blueprint.activity_trigger(input_name="ending")(mark_cancelled))
+    return blueprint
+
+
+async def finish(
+    stream: RedisStreamHandler, client: df.DurableOrchestrationClient, ending: dict[str, Any]
+) -> RunResult:
     """Append a run's terminal event, after repairing what was streamed where it is not the committed answer.
 
     Args:
+        stream: The stream handler.
+        client: The durable client.
         ending: ``{"run": RunInput without its message, "failure": RunResult or None where the entity has answered,
             "give_up_at": seconds since the epoch}``.
-        client: The durable client.
 
     Returns:
-        How the run ended, whoever ended it: a ``RunResult``.
+        How the run ended, whoever ended it.
 
     Raises:
         NotCommittedError: The answer is not committed yet.
         RedisError: Redis did not answer.
     """
-    run = RunInput.model_validate({**ending["run"], "message": ""})
+    run = _run_of(ending)
+    committed = CommittedState(client, [run.agent])
     result = RunResult.model_validate(ending["failure"]) if ending["failure"] else None
-    async with await get_stream_handler() as handler:
-        if result is None:
-            result = await _committed_result(client, run, ending["give_up_at"])
-        with contextlib.suppress(ErasedError):
-            status = await write_result(handler, run, result)
-            if status is None:
-                result = await _committed_result(client, run, ending["give_up_at"])
-                status = await write_result(handler, run, result)
-            result = _ended_as(status or result.status, result)
+    if result is None:
+        result = await _committed_result(committed, run, ending["give_up_at"])
+    with contextlib.suppress(ErasedError):
+        status = await write_result(stream, run, result)
+        if status is None:
+            result = await _committed_result(committed, run, ending["give_up_at"])
+            status = await write_result(stream, run, result)
+        result = _ended_as(status or result.status, result)
     logger.info("run %s: %s", run.correlation_id, result.status)
-    return result.model_dump()
+    return result
+
+
+async def cancel(stream: RedisStreamHandler, run: RunInput) -> RunStatus:
+    """Make sure that a run which is to be cancelled knows it, and end it at once where no attempt has begun.
+
+    Returns:
+        The run's status.
+
+    Raises:
+        RedisError: Redis did not answer.
+    """
+    key = run.key
+    try:
+        await stream.cancel_run(key.conversation_id, key.correlation_id, created=key.created)
+        return await stream.end_unstarted(
+            key.conversation_id, correlation_id=key.correlation_id, outcome=CANCELLED, created=key.created
+        )
+    except ErasedError:
+        return RunStatus.CANCELLED
+
+
+def _run_of(ending: dict[str, Any]) -> RunInput:
+    return RunInput.model_validate({**ending["run"], "message": ""})
 
 
 def _ended_as(status: RunStatus, result: RunResult) -> RunResult:
@@ -175,11 +203,11 @@ def _ended_as(status: RunStatus, result: RunResult) -> RunResult:
     return result.model_copy(update={"status": status})
 
 
-async def _committed_result(client: df.DurableOrchestrationClient, run: RunInput, give_up_at: float) -> RunResult:
+async def _committed_result(committed: CommittedState, run: RunInput, give_up_at: float) -> RunResult:
     deadline = time.monotonic() + COMMIT_SECONDS
     while True:
         with contextlib.suppress(DurableUnavailableError):
-            results = await read_results(client, run.agent, run.conversation_id)
+            results = await committed.results(run.agent, run.conversation_id)
             if run.correlation_id in results:
                 return results[run.correlation_id]
         if time.time() > give_up_at:
@@ -188,32 +216,3 @@ async def _committed_result(client: df.DurableOrchestrationClient, run: RunInput
         if time.monotonic() > deadline:
             raise NotCommittedError(run.correlation_id)
         await asyncio.sleep(COMMIT_POLL_SECONDS)
-
-
-async def mark_cancelled(ending: dict) -> str:  # type: ignore[type-arg]
-    """Make sure that a run which is to be cancelled knows it, and end it at once where no attempt has begun.
-
-    Args:
-        ending: ``{"run": RunInput without its message}``.
-
-    Returns:
-        The run's status.
-    """
-    run = RunInput.model_validate({**ending["run"], "message": ""})
-    names = {"conversation_id": run.conversation_id, "correlation_id": run.correlation_id}
-    async with await get_stream_handler() as handler:
-        try:
-            await handler.cancel_run(**names, created=run.created)
-            return await handler.end_unstarted(**names, outcome=CANCELLED, created=run.created)
-        except ErasedError:
-            return RunStatus.CANCELLED
-
-
-def create_run_functions() -> df.Blueprint:
-    """Return the orchestration and its activities, to be registered with the function app."""
-    blueprint = df.Blueprint()
-    blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
-    blueprint.activity_trigger(input_name="ending")(mark_cancelled)
-    finishing = blueprint.durable_client_input(client_name="client")(finish_run)
-    blueprint.activity_trigger(input_name="ending")(finishing)
-    return blueprint

@@ -5,22 +5,19 @@ import contextlib
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import azure.durable_functions as df
-
-from conversations import CommittedRun, RunResult, read_results, read_run
-from redis_stream_handler import ErasedError, LostRun, RedisStreamHandler, Run, RunStatus, now_ms
-from run_orchestration import error_outcome, outcome_of, write_result
-from shared_calls import SharedCalls
-from stream_text import normalized
+from agentstream.model import ErasedError, LostRun, Outcome, RunRecord, RunResult, RunStatus, now_ms
+from agentstream.runs.committed import CommittedRun, CommittedState
+from agentstream.runs.orchestration import write_result
+from agentstream.runs.shared_calls import SharedCalls
+from agentstream.stream.handler import RedisStreamHandler
+from agentstream.stream.text import normalized
 
 # A run is started right after it was accepted; one that was not by now has lost its process in between.
 NOT_STARTED_SECONDS = 30.0
-
-
 # How many runs are asked for at a time, of all conversations: the rest of the app needs the durable runtime, too.
 READS_AT_ONCE = 8
 # How many of a conversation's open runs one look asks for, or more where all of them would not have had their turn in
@@ -41,52 +38,45 @@ class _Look:
     last: tuple[int, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Both that know of a conversation: Redis, and the durable runtime."""
+
+    stream: RedisStreamHandler
+    committed: CommittedState
+
+
 class Recovery:
     """Restores and settles for all requests of a process: once, however many of them need it.
 
     Args:
-        agents: The names of the agents whose conversations there are.
         interval_seconds: How often a conversation's open runs are looked at.
 
     Its methods raise DurableUnavailableError when the durable runtime, and RedisError when Redis does not answer.
     """
 
-    def __init__(self, agents: Sequence[str], interval_seconds: float) -> None:
-        self._agents = agents
+    def __init__(self, interval_seconds: float) -> None:
         self._interval_seconds = interval_seconds
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._calls = SharedCalls()
         # The one that was asked for longest ago is the first.
         self._looks: dict[str, _Look] = {}
 
-    async def restore(
-        self,
-        handler: RedisStreamHandler,
-        client: df.DurableOrchestrationClient,
-        conversation_id: str,
-        correlation_id: str | None,
-    ) -> bool:
+    async def restore(self, both: Sources, conversation_id: str, correlation_id: str | None) -> bool:
         """Rebuild the conversation's stream, or one run's part of it, from the durable state.
 
         Returns:
-            Whether the durable state knows the conversation, or the run in it.
+            Whether the durable state knows the conversation, or the run in it; not where it was erased meanwhile.
         """
         return await self._calls.call(
-            ("restore", conversation_id, correlation_id),
-            lambda: restore_stream(handler, client, self._agents, conversation_id, correlation_id, self._reads),
+            ("restore", conversation_id, correlation_id), lambda: self._restore(both, conversation_id, correlation_id)
         )
 
-    async def trimmed_runs(
-        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str
-    ) -> list[LostRun]:
+    async def trimmed_runs(self, both: Sources, conversation_id: str) -> list[LostRun]:
         """Return the committed runs that were trimmed from the stream."""
-        return await self._calls.call(
-            ("trimmed", conversation_id), lambda: self._trimmed_runs(handler, client, conversation_id)
-        )
+        return await self._calls.call(("trimmed", conversation_id), lambda: self._trimmed_runs(both, conversation_id))
 
-    async def settle(
-        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str
-    ) -> None:
+    async def settle(self, both: Sources, conversation_id: str) -> None:
         """End the open runs that were never started, and those whose end did not reach Redis.
 
         It does so once in the interval. Whoever asks in between has nothing to wait for: what ends is appended.
@@ -97,9 +87,13 @@ class Recovery:
         self._looks[conversation_id] = look
         if now - look.at >= self._interval_seconds:
             look.at = now
-            await self._calls.call(
-                ("settle", conversation_id), lambda: self._settle(handler, client, conversation_id, look)
-            )
+            await self._calls.call(("settle", conversation_id), lambda: self._settle(both, conversation_id, look))
+
+    async def settle_all(self, both: Sources, conversation_id: str) -> None:
+        """Do the same now, and for all open runs."""
+        runs = await both.stream.runs(conversation_id)
+        open_runs = {correlation_id: run for correlation_id, run in runs.items() if run.status.is_open}
+        await _settle_all(both, conversation_id, open_runs, self._reads)
 
     def _forget_idle(self, now: float) -> None:
         while self._looks:
@@ -108,64 +102,31 @@ class Recovery:
                 return
             del self._looks[conversation_id]
 
-    async def _trimmed_runs(
-        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str
-    ) -> list[LostRun]:
-        kept = await handler.runs(conversation_id)
-        lost = await _lost_runs(client, self._agents, conversation_id, self._reads)
+    async def _restore(self, both: Sources, conversation_id: str, correlation_id: str | None) -> bool:
+        erasure = await both.stream.erasure(conversation_id)
+        lost = (
+            await _lost_run(both, conversation_id, correlation_id)
+            if correlation_id is not None
+            else await _lost_runs(both, conversation_id, self._reads)
+        )
+        if not lost and (correlation_id is not None or not await both.stream.runs(conversation_id)):
+            return False
+        return await both.stream.restore_runs(conversation_id, lost, erasure)
+
+    async def _trimmed_runs(self, both: Sources, conversation_id: str) -> list[LostRun]:
+        kept = await both.stream.runs(conversation_id)
+        lost = await _lost_runs(both, conversation_id, self._reads)
         return [run for run in lost if run.correlation_id not in kept]
 
-    async def _settle(
-        self, handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str, look: _Look
-    ) -> None:
-        runs = await handler.runs(conversation_id)
+    async def _settle(self, both: Sources, conversation_id: str, look: _Look) -> None:
+        runs = await both.stream.runs(conversation_id)
         due = due_runs(runs, look.last, self._interval_seconds, now_ms())
-        await _settle_all(handler, client, conversation_id, {each: runs[each] for each in due}, self._reads)
+        await _settle_all(both, conversation_id, {each: runs[each] for each in due}, self._reads)
         if due:
             look.last = _age(due[-1], runs[due[-1]])
 
 
-async def restore_stream(
-    handler: RedisStreamHandler,
-    client: df.DurableOrchestrationClient,
-    agents: Sequence[str],
-    conversation_id: str,
-    correlation_id: str | None,
-    reads: asyncio.Semaphore | None = None,
-) -> bool:
-    """Rebuild the conversation's stream, or one run's part of it, from the durable state.
-
-    Returns:
-        Whether the durable state knows the conversation, or the run in it; not where it was erased meanwhile.
-
-    Raises:
-        DurableUnavailableError: The durable runtime did not answer.
-        RedisError: Redis did not.
-    """
-    erasure = await handler.erasure(conversation_id)
-    lost = (
-        await _lost_run(client, conversation_id, correlation_id)
-        if correlation_id is not None
-        else await _lost_runs(client, agents, conversation_id, reads or asyncio.Semaphore(READS_AT_ONCE))
-    )
-    if not lost and (correlation_id is not None or not await handler.runs(conversation_id)):
-        return False
-    return await handler.restore_runs(conversation_id, lost, erasure)
-
-
-async def settle_runs(handler: RedisStreamHandler, client: df.DurableOrchestrationClient, conversation_id: str) -> None:
-    """End all open runs that were never started, and those whose end did not reach Redis.
-
-    Raises:
-        DurableUnavailableError: The durable runtime did not answer.
-        RedisError: Redis did not.
-    """
-    runs = await handler.runs(conversation_id)
-    open_runs = {correlation_id: run for correlation_id, run in runs.items() if run.status.is_open}
-    await _settle_all(handler, client, conversation_id, open_runs, asyncio.Semaphore(READS_AT_ONCE))
-
-
-def due_runs(runs: Mapping[str, Run], last: tuple[int, str], interval_seconds: float, now: int) -> list[str]:
+def due_runs(runs: Mapping[str, RunRecord], last: tuple[int, str], interval_seconds: float, now: int) -> list[str]:
     """Return the open runs that one look asks for: every look goes on where the one before ended.
 
     Args:
@@ -184,78 +145,73 @@ def due_runs(runs: Mapping[str, Run], last: tuple[int, str], interval_seconds: f
     return [correlation_id for _, correlation_id in (waiting[start:] + waiting[:start])[:count]]
 
 
-def _age(correlation_id: str, run: Run) -> tuple[int, str]:
+def _age(correlation_id: str, run: RunRecord) -> tuple[int, str]:
     return run.created, correlation_id
 
 
-def _is_just_accepted(run: Run, now: int) -> bool:
+def _is_just_accepted(run: RunRecord, now: int) -> bool:
     return run.status is RunStatus.QUEUED and run.attempt == 0 and now - run.created <= NOT_STARTED_SECONDS * 1000
 
 
 async def _settle_all(
-    handler: RedisStreamHandler,
-    client: df.DurableOrchestrationClient,
-    conversation_id: str,
-    runs: Mapping[str, Run],
-    reads: asyncio.Semaphore,
+    both: Sources, conversation_id: str, runs: Mapping[str, RunRecord], reads: asyncio.Semaphore
 ) -> None:
-    async def settle(correlation_id: str, run: Run) -> None:
-        committed = await _read_run(client, correlation_id, reads)
+    async def settle(correlation_id: str, run: RunRecord) -> None:
+        committed = await _read_run(both, correlation_id, reads)
         with contextlib.suppress(ErasedError):
-            await _settle(handler, conversation_id, correlation_id, run, committed)
+            await _settle(both.stream, conversation_id, correlation_id, run, committed)
 
     await _all(settle(correlation_id, run) for correlation_id, run in runs.items())
 
 
 async def _settle(
-    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, run: Run, committed: CommittedRun | None
+    stream: RedisStreamHandler,
+    conversation_id: str,
+    correlation_id: str,
+    run: RunRecord,
+    committed: CommittedRun | None,
 ) -> None:
     if committed is None:
         if run.attempt == 0 and now_ms() - run.created > NOT_STARTED_SECONDS * 1000:
-            outcome = error_outcome("not_started", correlation_id)
-            await handler.end_unstarted(
+            outcome = Outcome.failure("not_started", correlation_id)
+            await stream.end_unstarted(
                 conversation_id, correlation_id=correlation_id, outcome=outcome, created=run.created
             )
     elif committed.result is not None:
-        await write_result(handler, committed.input, committed.result)
+        await write_result(stream, committed.input, committed.result)
 
 
-async def _lost_run(client: df.DurableOrchestrationClient, conversation_id: str, correlation_id: str) -> list[LostRun]:
-    committed = await read_run(client, correlation_id)
-    if committed is None or committed.input.conversation_id != conversation_id:
+async def _lost_run(both: Sources, conversation_id: str, correlation_id: str) -> list[LostRun]:
+    run = await both.committed.run(correlation_id)
+    if run is None or run.input.conversation_id != conversation_id:
         return []
-    return [_lost(correlation_id, committed.input.agent, committed.result, committed.input.created)]
+    return [_lost(correlation_id, run.input.agent, run.result, run.input.created)]
 
 
-async def _lost_runs(
-    client: df.DurableOrchestrationClient, agents: Iterable[str], conversation_id: str, reads: asyncio.Semaphore
-) -> list[LostRun]:
+async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semaphore) -> list[LostRun]:
     async def lost_run(agent: str, correlation_id: str, result: RunResult) -> LostRun:
         # The agent's memory knows answers but not which of them were cancelled or came too late.
-        run = await _read_run(client, correlation_id, reads)
+        run = await _read_run(both, correlation_id, reads)
         if run is None:
             return _lost(correlation_id, agent, result, 0)
         return _lost(correlation_id, agent, run.result, run.input.created)
 
     lost: list[LostRun] = []
-    for agent in agents:
-        results = await read_results(client, agent, conversation_id)
+    for agent in both.committed.agents:
+        results = await both.committed.results(agent, conversation_id)
         lost += await _all(lost_run(agent, correlation_id, result) for correlation_id, result in results.items())
     return lost
 
 
-async def _read_run(
-    client: df.DurableOrchestrationClient, correlation_id: str, reads: asyncio.Semaphore
-) -> CommittedRun | None:
+async def _read_run(both: Sources, correlation_id: str, reads: asyncio.Semaphore) -> CommittedRun | None:
     async with reads:
-        return await read_run(client, correlation_id)
+        return await both.committed.run(correlation_id)
 
 
 def _lost(correlation_id: str, agent: str, result: RunResult | None, created: int) -> LostRun:
     if result is None:
         return LostRun(correlation_id, agent, None, "", created)
-    outcome = outcome_of(result, correlation_id)
-    return LostRun(correlation_id, agent, outcome, normalized(result.response or ""), created)
+    return LostRun(correlation_id, agent, result.outcome(correlation_id), normalized(result.response or ""), created)
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

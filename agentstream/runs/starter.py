@@ -8,13 +8,18 @@ import time
 import uuid
 from dataclasses import dataclass
 
-import azure.durable_functions as df
 from redis.exceptions import RedisError
 
-from conversations import ORCHESTRATION, DurableUnavailableError, RunInput, durable_call, read_run
-from recovery import Recovery
-from redis_stream_handler import START_CLAIM_MS, Acceptance, RedisStreamHandler
-from run_requests import RunRequest
+from agentstream.model import (
+    Acceptance,
+    DurableUnavailableError,
+    KeyReusedError,
+    PerhapsStartedError,
+    RunInput,
+    RunRequest,
+)
+from agentstream.runs.recovery import Recovery, Sources
+from agentstream.stream.handler import START_CLAIM_MS
 
 # How long a key names its conversation while its run has not reached the durable state.
 KEY_TTL_SECONDS = 24 * 3600.0
@@ -24,27 +29,17 @@ OTHER_STARTER_POLL_SECONDS = 0.1
 _KEYS = uuid.UUID("6d1f4c4e-8d0b-5b6e-9a51-0c3d5a6f7e21")
 
 
-class KeyReusedError(Exception):
-    """The idempotency key has been used for another message or another conversation."""
-
-
-class PerhapsStartedError(Exception):
-    """Nobody can tell whether the run was started."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunStarter:
     """Starts runs.
 
     Args:
-        handler: The stream handler of the running event loop.
-        client: The durable client of the request.
+        both: Redis and the durable runtime.
         recovery: What the requests of the process share.
         timeout_seconds: When the run timer ends a run.
     """
 
-    handler: RedisStreamHandler
-    client: df.DurableOrchestrationClient
+    both: Sources
     recovery: Recovery
     timeout_seconds: float
 
@@ -75,12 +70,12 @@ class RunStarter:
         deadline = time.monotonic() + OTHER_STARTER_SECONDS
         while time.monotonic() < deadline:
             # With the claim in hand it is looked up once more: starting a finished orchestration would run it again.
-            started = await read_run(self.client, correlation_id)
+            started = await self.both.committed.run(correlation_id)
             if started is not None and (started.result is None or started.result.code != "not_started"):
                 return _same(started.input, fingerprint)
             named = f"{request.conversation_id or uuid.uuid4()} {fingerprint}"
             conversation_id, _, known_fingerprint = (
-                await self.handler.claim_key(key_name(correlation_id), named, KEY_TTL_SECONDS)
+                await self.both.stream.claim_key(correlation_id, named, KEY_TTL_SECONDS)
             ).partition(" ")
             run = self._run(agent, request, correlation_id, conversation_id, fingerprint)
             _same(run, known_fingerprint)
@@ -92,40 +87,33 @@ class RunStarter:
         raise DurableUnavailableError
 
     async def _accept(self, run: RunInput, *, is_new: bool) -> Acceptance | None:
-        if not is_new and not await self.handler.runs(run.conversation_id):
+        if not is_new and not await self.both.stream.runs(run.conversation_id):
             # Without what expired before, the conversation's stream would seem to begin with this run.
-            await self.recovery.restore(self.handler, self.client, run.conversation_id, None)
+            await self.recovery.restore(self.both, run.conversation_id, None)
         claim = secrets.token_hex(8)
         try:
-            return await self.handler.accept_run(run.conversation_id, run.correlation_id, run.agent, claim)
+            return await self.both.stream.accept_run(run.conversation_id, run.correlation_id, run.agent, claim)
         except RedisError:
             # It may have been registered all the same, and is not to be told of as a run that was never started.
             with contextlib.suppress(RedisError):
-                await self.handler.withdraw_run(run.conversation_id, run.correlation_id, claim)
+                await self.both.stream.withdraw_run(run.conversation_id, run.correlation_id, claim)
             raise
 
     async def _start_accepted(self, run: RunInput, accepted: Acceptance) -> RunInput:
         run = run.model_copy(update={"created": accepted.created})
         try:
-            await durable_call(
-                self.client.start_new(ORCHESTRATION, instance_id=run.correlation_id, client_input=run.model_dump())
-            )
+            await self.both.committed.start(run)
         except DurableUnavailableError as error:
-            if not await self._has_started(run):
+            if not await self.both.committed.has_started(run.correlation_id):
                 await self._withdraw(run, accepted, error)
                 raise
         return run
 
     async def _withdraw(self, run: RunInput, accepted: Acceptance, error: DurableUnavailableError) -> None:
         try:
-            await self.handler.withdraw_run(run.conversation_id, run.correlation_id, accepted.claim)
+            await self.both.stream.withdraw_run(run.conversation_id, run.correlation_id, accepted.claim)
         except RedisError:
             raise PerhapsStartedError from error
-
-    async def _has_started(self, run: RunInput) -> bool:
-        with contextlib.suppress(DurableUnavailableError):
-            return await read_run(self.client, run.correlation_id) is not None
-        return False
 
     def _run(
         self, agent: str, request: RunRequest, correlation_id: str, conversation_id: str, fingerprint: str | None = None
@@ -143,11 +131,6 @@ class RunStarter:
 def run_of_key(agent: str, key: str) -> str:
     """Return the correlation_id of the run that an agent's idempotency key names."""
     return str(uuid.uuid5(_KEYS, f"{agent} {key}"))
-
-
-def key_name(correlation_id: str) -> str:
-    """Return the name under which Redis holds what a run's idempotency key was used for."""
-    return f"agent-idempotency:{correlation_id}"
 
 
 def fingerprint_of(request: RunRequest) -> str:

@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import ConnectionError, RedisClusterException
 
-from stream_watcher import ANSWER_SECONDS, BLOCK_SECONDS, READ_ENTRIES, Entry, StreamWatcher, Subscription
+from agentstream.stream.watcher import ANSWER_SECONDS, BLOCK_SECONDS, READ_ENTRIES, Entry, StreamWatcher, Subscription
 
 
 class ClusterWatcher(Generic[Entry]):

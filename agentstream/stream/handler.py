@@ -1,46 +1,51 @@
-"""The stream of a conversation in Redis: its entries, its runs, and the shared clients that reach them.
-
-Keys of the conversation ``abc``, in one cluster slot:
-
-``agent-stream:abc``                   a Stream with one entry per event
-``agent-runs:{agent-stream:abc}``      a hash with one record per run (``redis_scripts``)
-``agent-erased:{agent-stream:abc}``    when the conversation was erased, if it was
-"""
+"""The streams of all conversations in Redis: what is appended to them, what is known of their runs, what they hold."""
 
 import asyncio
 import contextlib
 import json
 import math
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self
-from weakref import WeakKeyDictionary
+from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
-import redis_scripts
-from cluster_watcher import ClusterWatcher, cluster_errors
-from settings import Settings, load_settings
-from stream_watcher import ANSWER_SECONDS, BlockingReadWatcher, Subscription, entry_characters
+from agentstream.model import (
+    DONE,
+    FIRST_CURSOR,
+    MAX_CURSOR_PART,
+    Acceptance,
+    BeingErasedError,
+    Chunk,
+    ErasedError,
+    Event,
+    Look,
+    LostRun,
+    Outcome,
+    RunRecord,
+    RunStatus,
+    UnknownRunError,
+    Verdict,
+    cursor_order,
+    now_ms,
+    split_answer,
+)
+from agentstream.stream import scripts
+from agentstream.stream.cluster_watcher import ClusterWatcher, cluster_errors
+from agentstream.stream.reader import Page, Reading
+from agentstream.stream.watcher import ANSWER_SECONDS, BlockingReadWatcher, entry_characters
 
-FIRST_CURSOR = "0-0"
 # What one follower reads at a time. XRANGE counts entries: how large the next ones are is guessed from those before.
-FIRST_PAGE_ENTRIES = 32
 PAGE_ENTRIES = 500
 PAGE_CHARACTERS = 65_536
-# A committed answer is appended in entries of this many characters when it has to be repaired or restored.
-ANSWER_CHUNK_CHARACTERS = 4_000
 # How long the request that registered a run has to start it before another request with its key may.
 START_CLAIM_MS = 10_000
 # An erasure is remembered for longer than any message, lease or retry of the durable runtime can live: its longest
@@ -53,136 +58,35 @@ CANCEL_RESEND_MS = 5_000
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
 # of the blocking read, of its waking and of the health check, a process with two event loops has 9 at most.
 MAX_COMMANDS_AT_ONCE = 3
-# The name of the mark that a conversation has while it lacks the runs that Redis lost (``redis_scripts``).
+# The name of the mark that a conversation has while it lacks the runs that Redis lost (``scripts``).
 LOST_MARK = ""
 
-_CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
-_MAX_CURSOR_PART = 2**64 - 1
-
-
-class RunStatus(StrEnum):
-    """Where a run is. The last four are its ends."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    CANCELLING = "cancelling"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    TIMED_OUT = "timed_out"
-
-    @property
-    def is_open(self) -> bool:
-        return self in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELLING)
-
-
-class Verdict(StrEnum):
-    """What a script tells an attempt: wait for the run before; go on; end gracefully, the run was cancelled; stop,
-    the run has ended or has a newer attempt."""
-
-    WAIT = "wait"
-    CONTINUE = "continue"
-    CANCEL = "cancel"
-    STOP = "stop"
-
-
-class Run(BaseModel):
-    """A run's record in Redis; times in ms since the epoch."""
-
-    status: RunStatus
-    created: int
-    attempt: int
-    agent: str | None = None
-
-
-class StreamEvent(NamedTuple):
-    """One entry of a stream. ``text`` is the chunk, or the data of the ``event`` that is not a message."""
-
-    id: str
-    event: str
-    text: str
-    correlation_id: str
-    attempt: int
-    sequence: int
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.event in ("done", "error", "cancelled")
-
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of an answer, and when it came in ms since the epoch."""
+class Keys:
+    """The names of the keys in Redis. Those of the conversation ``abc`` are in one cluster slot:
 
-    text: str
-    timestamp: int
+    ``agent-stream:abc``                   a Stream with one entry per event
+    ``agent-runs:{agent-stream:abc}``      a hash with one record per run (``scripts``)
+    ``agent-erased:{agent-stream:abc}``    when the conversation was erased, if it was
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: its status, and the terminal event that tells so."""
-
-    status: RunStatus
-    event: str
-    data: str
-
-
-DONE = Outcome(RunStatus.COMPLETED, "done", "[DONE]")
-CANCELLED = Outcome(RunStatus.CANCELLED, "cancelled", "[CANCELLED]")
-
-
-class Look(NamedTuple):
-    """What a stopped attempt sees of its run.
-
-    Attributes:
-        kind: ``answered`` by another attempt or ended with an answer; ``failed``; ``not_started``; ``erased``;
-            ``open``; ``unknown`` where Redis lost it.
-        text: The run's answer, where it is ``answered``.
-        silent_ms: For how long nothing was heard of the newest attempt of an ``open`` run.
+    Args:
+        prefix: What all names begin with, which keeps apart the apps that share a Redis.
     """
 
-    kind: str
-    text: str
-    silent_ms: int
+    prefix: str = "agent"
 
+    def stream(self, conversation_id: str) -> str:
+        return f"{self.prefix}-stream:{conversation_id}"
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """The right to start a run: ``claim`` names who has it, ``created`` is when the run was accepted, in ms since the
-    epoch by the clock of Redis."""
+    def runs(self, conversation_id: str) -> str:
+        return f"{self.prefix}-runs:{{{self.stream(conversation_id)}}}"
 
-    claim: str
-    created: int
+    def erasure(self, conversation_id: str) -> str:
+        return f"{self.prefix}-erased:{{{self.stream(conversation_id)}}}"
 
-
-@dataclass(frozen=True, slots=True)
-class LostRun:
-    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized,
-    ``created`` 0 where nobody knows when it was accepted."""
-
-    correlation_id: str
-    agent: str
-    outcome: Outcome | None
-    answer: str
-    created: int = 0
-
-    def events(self, entry_id: str) -> list[StreamEvent]:
-        """Return the events that tell a follower of a run that has ended, all with this id."""
-        if self.outcome is None:
-            return []
-        pieces = [("message", piece) for piece in split_answer(self.answer)]
-        told = [*pieces, (self.outcome.event, self.outcome.data)]
-        return [
-            reset_event(entry_id, self.correlation_id),
-            *(StreamEvent(entry_id, event, text, self.correlation_id, attempt=0, sequence=0) for event, text in told),
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent, "created": self.created}
-        if self.outcome is None:
-            return run | {"status": RunStatus.QUEUED}
-        ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
-        return run | ending | {"chunks": split_answer(self.answer)}
+    def idempotency(self, correlation_id: str) -> str:
+        return f"{self.prefix}-idempotency:{correlation_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,37 +97,6 @@ class Bounds:
     trimmed: str
     newest: str
     is_incomplete: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What one read of a stream brought.
-
-    Attributes:
-        is_open: Whether a run that is followed is open.
-        events: What the entries tell.
-        cursor: The last entry that was read, whoever wrote it.
-        is_full: Whether there may be more.
-        next_count: How many entries to read next.
-    """
-
-    is_open: bool
-    events: list[StreamEvent]
-    cursor: str
-    is_full: bool
-    next_count: int
-
-
-class UnknownRunError(LookupError):
-    """Redis holds no such conversation, or no such run in it, or has lost some of it."""
-
-
-class ErasedError(LookupError):
-    """The conversation was erased after the run was accepted."""
-
-
-class BeingErasedError(Exception):
-    """The conversation is being erased at this moment."""
 
 
 class LostEntriesError(RedisError):
@@ -241,6 +114,7 @@ class RedisStreamHandler:
         commands: The client for commands that answer at once.
         watcher: Tells all followers what is new. That of a cluster has to be told itself, on the stream's channel.
         ttl_seconds: How long a stream outlives its last write.
+        keys: The names of its keys.
 
     Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
     """
@@ -248,8 +122,9 @@ class RedisStreamHandler:
     def __init__(
         self,
         commands: Redis | RedisCluster,
-        watcher: BlockingReadWatcher[StreamEvent] | ClusterWatcher[StreamEvent],
+        watcher: BlockingReadWatcher[Event] | ClusterWatcher[Event],
         ttl_seconds: float,
+        keys: Keys,
     ) -> None:
         self._commands: Any = commands
         self._turns = asyncio.Semaphore(MAX_COMMANDS_AT_ONCE)
@@ -258,6 +133,7 @@ class RedisStreamHandler:
         self._watcher = watcher
         self._has_channels = isinstance(watcher, ClusterWatcher)
         self._ttl_ms = int(ttl_seconds * 1000)
+        self._keys = keys
         self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
@@ -288,9 +164,7 @@ class RedisStreamHandler:
         """
         claim = claim or secrets.token_hex(8)
         created = int(
-            await self._run_script(
-                redis_scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS
-            )
+            await self._run_script(scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS)
         )
         if created < 0:
             raise BeingErasedError(conversation_id)
@@ -298,7 +172,7 @@ class RedisStreamHandler:
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
         """End a run that could not be started, so that it does nothing should it be started all the same."""
-        await self._run_script(redis_scripts.WITHDRAW, conversation_id, correlation_id, 0, claim)
+        await self._run_script(scripts.WITHDRAW, conversation_id, correlation_id, 0, claim)
 
     async def begin_attempt(
         self,
@@ -323,7 +197,7 @@ class RedisStreamHandler:
             The verdict and the attempt's number.
         """
         verdict, attempt = await self._run_script(
-            redis_scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
+            scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
         )
         return Verdict(verdict), int(attempt)
 
@@ -343,9 +217,7 @@ class RedisStreamHandler:
         """
         fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
         return Verdict(
-            await self._run_script(
-                redis_scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields
-            )
+            await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
 
     async def write_chunk(
@@ -363,12 +235,12 @@ class RedisStreamHandler:
             The verdict: STOP where the attempt must not answer, for it is not the newest, or the run has ended.
         """
         return Verdict(
-            await self._run_script(redis_scripts.ANSWER, conversation_id, correlation_id, created, attempt, int(failed))
+            await self._run_script(scripts.ANSWER, conversation_id, correlation_id, created, attempt, int(failed))
         )
 
     async def look(self, conversation_id: str, correlation_id: str, *, created: int = 0) -> Look:
         """Return what became of a run, for an attempt of it that was stopped."""
-        kind, text, silent_ms = await self._run_script(redis_scripts.LOOK, conversation_id, correlation_id, created)
+        kind, text, silent_ms = await self._run_script(scripts.LOOK, conversation_id, correlation_id, created)
         return Look(kind, text, int(silent_ms))
 
     async def write_completion(
@@ -423,7 +295,7 @@ class RedisStreamHandler:
         answer: str | None,
     ) -> RunStatus | None:
         status = await self._run_script(
-            redis_scripts.FINISH,
+            scripts.FINISH,
             conversation_id,
             correlation_id,
             created,
@@ -451,7 +323,7 @@ class RedisStreamHandler:
             ErasedError: There is nothing to cancel any more.
         """
         status, send = await self._run_script(
-            redis_scripts.CANCEL, conversation_id, correlation_id, created, CANCEL_RESEND_MS
+            scripts.CANCEL, conversation_id, correlation_id, created, CANCEL_RESEND_MS
         )
         if status == "erased":
             raise ErasedError(correlation_id)
@@ -460,7 +332,7 @@ class RedisStreamHandler:
     async def erasure(self, conversation_id: str) -> str:
         """Return what is known of the conversation's erasure, to be given to ``restore_runs``."""
         async with self._turn() as commands:
-            return str(await commands.get(_erasure_key(conversation_id)) or "")
+            return str(await commands.get(self._keys.erasure(conversation_id)) or "")
 
     async def restore_runs(self, conversation_id: str, runs: Sequence[LostRun], erasure: str) -> bool:
         """Add the runs that Redis does not know: one that has ended as a ``reset``, its answer and its end.
@@ -474,7 +346,7 @@ class RedisStreamHandler:
             Whether they are there now: not where the conversation was erased meanwhile.
         """
         records = json.dumps([run.to_json() for run in runs])
-        return bool(await self._run_script(redis_scripts.RESTORE, conversation_id, "", 0, erasure, records))
+        return bool(await self._run_script(scripts.RESTORE, conversation_id, "", 0, erasure, records))
 
     async def erase(self, conversation_id: str, *, finished: bool = False) -> int | None:
         """Forget the conversation's stream and runs: before the durable runtime is made to forget it, and after.
@@ -489,22 +361,23 @@ class RedisStreamHandler:
             and nothing is forgotten, while a run is open.
         """
         erasing_ms = 0 if finished else ERASING_SECONDS * 1000
-        since = await self._run_script(redis_scripts.ERASE, conversation_id, "", 0, ERASURE_SECONDS * 1000, erasing_ms)
+        since = await self._run_script(scripts.ERASE, conversation_id, "", 0, ERASURE_SECONDS * 1000, erasing_ms)
         return int(since) or None
 
     async def bounds(self, conversation_id: str) -> Bounds:
         """Return between which entries the stream is."""
+        stream = self._keys.stream(conversation_id)
         async with self._turn() as commands:
-            is_incomplete = bool(await commands.hexists(_runs_key(conversation_id), LOST_MARK))
-            bounds = await _bounds(commands, conversation_id) or Bounds(FIRST_CURSOR, FIRST_CURSOR)
+            is_incomplete = bool(await commands.hexists(self._keys.runs(conversation_id), LOST_MARK))
+            bounds = await _bounds(commands, stream) or Bounds(FIRST_CURSOR, FIRST_CURSOR)
             return replace(bounds, is_incomplete=is_incomplete)
 
-    async def runs(self, conversation_id: str) -> dict[str, Run]:
+    async def runs(self, conversation_id: str) -> dict[str, RunRecord]:
         """Return the conversation's runs by their correlation_id, empty when Redis does not know it."""
         async with self._turn() as commands:
-            runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
+            runs = _runs(await commands.hgetall(self._keys.runs(conversation_id)))
             # Without its stream, a conversation is what an eviction left of it.
-            return runs if runs and await commands.exists(_stream_key(conversation_id)) else {}
+            return runs if runs and await commands.exists(self._keys.stream(conversation_id)) else {}
 
     async def ping(self) -> float:
         """Return how long Redis took to answer, in ms, however many other callers wait for their turn."""
@@ -514,17 +387,18 @@ class RedisStreamHandler:
                 await commands.ping()
             return (time.perf_counter() - start) * 1000
 
-    async def release_keys(self, keys: Iterable[str]) -> None:
-        """Delete these keys."""
-        for key in keys:
-            async with self._turn() as commands:
-                await commands.delete(key)
-
-    async def claim_key(self, key: str, value: str, ttl_seconds: float) -> str:
-        """Set the key, unless it is set, and return its value."""
+    async def claim_key(self, correlation_id: str, value: str, ttl_seconds: float) -> str:
+        """Note what the idempotency key of a run was used for, unless that is known, and return what is."""
+        key = self._keys.idempotency(correlation_id)
         async with self._turn() as commands:
             existing = await commands.set(key, value, nx=True, get=True, px=int(ttl_seconds * 1000))
         return str(existing) if existing is not None else value
+
+    async def release_keys(self, correlation_ids: Iterable[str]) -> None:
+        """Forget what the idempotency keys of these runs were used for."""
+        for correlation_id in correlation_ids:
+            async with self._turn() as commands:
+                await commands.delete(self._keys.idempotency(correlation_id))
 
     async def read_stream(
         self,
@@ -535,7 +409,7 @@ class RedisStreamHandler:
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
-    ) -> AsyncGenerator[list[StreamEvent], None]:
+    ) -> AsyncGenerator[list[Event], None]:
         """Read what comes after the cursor, and follow it live until no run is open.
 
         Args:
@@ -554,56 +428,29 @@ class RedisStreamHandler:
             LostEntriesError: The cursor is later than all that the stream has ever had.
             UnknownRunError: Redis does not know the conversation, or the run, or no longer does.
         """
-        deadline = time.monotonic() + max_seconds
-        live: Subscription[StreamEvent] | None = None
-        yielded = False
-        count = FIRST_PAGE_ENTRIES
-        try:
-            while time.monotonic() < deadline:
-                if live is not None:
-                    # Before the reading: what comes after it is told.
-                    live.rejoin()
-                page = await self._catch_up(conversation_id, cursor, correlation_id, count)
-                cursor, count = page.cursor, page.next_count
-                events = _of_run(page.events, correlation_id)
-                if events or (page.is_open and not yielded):
-                    yield events
-                    yielded = True
-                if _ends(events) and correlation_id is not None:
-                    return
-                if page.is_full or _ends(events):
-                    continue
-                if not (page.is_open and follow):
-                    return
-                if live is None:
-                    # What comes between the catching up and the subscription is read in one more round.
-                    live = self._watcher.subscribe(_stream_key(conversation_id), cursor)
-                    continue
-                # Silence, or a terminal event, is the time to ask again whether there is more to wait for.
-                while (seconds_left := deadline - time.monotonic()) > 0:
-                    told = await live.next(min(silence_seconds, seconds_left))
-                    entries = _after(cursor, told)
-                    cursor = entries[-1].id if entries else cursor
-                    events = _of_run(entries, correlation_id)
-                    if events or not (told or live.behind):
-                        yield events
-                    if _ends(events) and correlation_id is not None:
-                        return
-                    if not told or _ends(events):
-                        break
-        finally:
-            if live is not None:
-                live.end()
+        reading = Reading(
+            read_page=partial(self._read_page, conversation_id, correlation_id),
+            subscribe=partial(self._watcher.subscribe, self._keys.stream(conversation_id)),
+            cursor=cursor,
+            correlation_id=correlation_id,
+            follow=follow,
+            silence_seconds=silence_seconds,
+            deadline=time.monotonic() + max_seconds,
+        )
+        async with contextlib.aclosing(reading.batches()) as batches:
+            async for events in batches:
+                yield events
 
-    async def _catch_up(self, conversation_id: str, cursor: str, correlation_id: str | None, count: int) -> Page:
+    async def _read_page(self, conversation_id: str, correlation_id: str | None, cursor: str, count: int) -> Page:
+        stream = self._keys.stream(conversation_id)
         async with self._turn() as commands:
             # In this order a run that ends between the two commands is not seen as ended without its end. They are no
             # pipeline, because a cluster's that fails closes the connections which other callers are using.
-            runs = _runs(await commands.hgetall(_runs_key(conversation_id)))
-            entries = await commands.xrange(_stream_key(conversation_id), min=f"({cursor}", count=count)
+            runs = _runs(await commands.hgetall(self._keys.runs(conversation_id)))
+            entries = await commands.xrange(stream, min=f"({cursor}", count=count)
             # Without its stream, a conversation is what an eviction left of it. And the connection may have been made
             # anew, unnoticed, to a Redis that has less.
-            bounds = None if entries else await _bounds(commands, conversation_id)
+            bounds = None if entries else await _bounds(commands, stream)
         is_gone = not entries and bounds is None
         if not runs or is_gone or (correlation_id is not None and correlation_id not in runs):
             raise UnknownRunError(correlation_id or conversation_id)
@@ -612,7 +459,7 @@ class RedisStreamHandler:
         watched = [runs[correlation_id]] if correlation_id is not None else list(runs.values())
         return Page(
             is_open=any(run.status.is_open for run in watched),
-            events=[event for entry in entries if (event := _event(*entry)) is not None],
+            events=[event for entry in entries if (event := decode_entry(*entry)) is not None],
             cursor=entries[-1][0] if entries else cursor,
             is_full=len(entries) == count,
             next_count=_next_count(entries, count),
@@ -623,9 +470,13 @@ class RedisStreamHandler:
     ) -> Any:
         if script not in self._scripts:
             self._scripts[script] = self._commands.register_script(script)
-        keys = [_stream_key(conversation_id), _runs_key(conversation_id), _erasure_key(conversation_id)]
+        keys = [
+            self._keys.stream(conversation_id),
+            self._keys.runs(conversation_id),
+            self._keys.erasure(conversation_id),
+        ]
         if self._has_channels:
-            keys.append(_stream_key(conversation_id))
+            keys.append(self._keys.stream(conversation_id))
         async with self._turn():
             return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
 
@@ -661,88 +512,9 @@ class RedisStreamHandler:
         await self._watcher.aclose()
 
 
-# An asyncio client belongs to the loop that made it, and the durable runtime runs entities on a loop of its own.
-_handlers: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisStreamHandler] = WeakKeyDictionary()
-
-
-async def get_stream_handler() -> RedisStreamHandler:
-    """Return the running event loop's handler, made from the settings on first use.
-
-    Use it as ``async with await get_stream_handler() as handler:``; leaving the block closes nothing.
-    """
-    loop = asyncio.get_running_loop()
-    if loop not in _handlers:
-        _handlers[loop] = create_stream_handler(load_settings())
-    return _handlers[loop]
-
-
-def create_stream_handler(settings: Settings) -> RedisStreamHandler:
-    """Return a new handler with its own connections, to be closed by the caller."""
-    url, ttl_seconds = settings.redis_connection_string.get_secret_value(), settings.redis_stream_ttl_minutes * 60
-    # Without redis-py's own timeout of a command, whose asyncio.wait_for may swallow a cancellation in Python 3.11
-    # (https://github.com/python/cpython/issues/86296): every wait here has a timeout around it.
-    options: dict[str, Any] = {
-        "decode_responses": True,
-        # What others wrote need not be UTF-8.
-        "encoding_errors": "replace",
-        "socket_connect_timeout": ANSWER_SECONDS,
-        "socket_timeout": None,
-    }
-    # Every script can be repeated, so a connection that broke is tried again at once.
-    patient = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
-    # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes after
-    # them, so a new connection must not take the old one's place unnoticed.
-    impatient = Retry(NoBackoff(), retries=0)
-
-    def shard(node: ClusterNode) -> Redis:
-        client = Redis.from_url(url, retry=impatient, **options)
-        client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
-        return client
-
-    if settings.redis_cluster:
-        cluster = RedisCluster.from_url(url, retry=patient, **options)
-        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard, _event), ttl_seconds)
-    commands = Redis.from_url(url, retry=patient, **options)
-    reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
-    return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, _event), ttl_seconds)
-
-
-def reset_event(entry_id: str, correlation_id: str) -> StreamEvent:
-    """Return the event that tells a follower to drop what it has of a run which is no longer in Redis."""
-    reset = json.dumps({"correlation_id": correlation_id, "reason": "expired"})
-    return StreamEvent(entry_id, "reset", reset, correlation_id, attempt=0, sequence=0)
-
-
-def parse_cursor(cursor: str) -> str:
-    """Return the cursor when it is an entry id ``<ms>-<seq>``.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not _CURSOR.fullmatch(cursor) or any(int(part) > _MAX_CURSOR_PART for part in cursor.split("-")):
-        raise ValueError(cursor)
-    return cursor
-
-
-def cursor_order(cursor: str) -> tuple[int, int]:
-    """Return what sorts cursors by age."""
-    milliseconds, sequence = cursor.split("-")
-    return int(milliseconds), int(sequence)
-
-
-def split_answer(answer: str) -> list[str]:
-    """Return the answer in pieces for one entry each."""
-    return [answer[i : i + ANSWER_CHUNK_CHARACTERS] for i in range(0, len(answer), ANSWER_CHUNK_CHARACTERS)]
-
-
-def now_ms() -> int:
-    """Return the time in ms since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-async def _bounds(commands: Any, conversation_id: str) -> Bounds | None:
+async def _bounds(commands: Any, stream: str) -> Bounds | None:
     try:
-        info = await commands.xinfo_stream(_stream_key(conversation_id))
+        info = await commands.xinfo_stream(stream)
     except ResponseError as error:
         if "no such key" not in str(error):
             raise
@@ -755,51 +527,25 @@ async def _bounds(commands: Any, conversation_id: str) -> Bounds | None:
 
 def _before(cursor: str) -> str:
     milliseconds, sequence = cursor_order(cursor)
-    return f"{milliseconds}-{sequence - 1}" if sequence else f"{milliseconds - 1}-{_MAX_CURSOR_PART}"
+    return f"{milliseconds}-{sequence - 1}" if sequence else f"{milliseconds - 1}-{MAX_CURSOR_PART}"
 
 
-def _stream_key(conversation_id: str) -> str:
-    return f"agent-stream:{conversation_id}"
-
-
-def _runs_key(conversation_id: str) -> str:
-    return f"agent-runs:{{{_stream_key(conversation_id)}}}"
-
-
-def _erasure_key(conversation_id: str) -> str:
-    return f"agent-erased:{{{_stream_key(conversation_id)}}}"
-
-
-def _of_run(entries: list[StreamEvent], correlation_id: str | None) -> list[StreamEvent]:
-    return entries if correlation_id is None else [event for event in entries if event.correlation_id == correlation_id]
-
-
-def _ends(events: list[StreamEvent]) -> bool:
-    return any(event.is_terminal for event in events)
-
-
-def _after(cursor: str, entries: list[StreamEvent]) -> list[StreamEvent]:
-    if not entries or cursor_order(entries[0].id) > cursor_order(cursor):
-        return entries
-    return [entry for entry in entries if cursor_order(entry.id) > cursor_order(cursor)]
-
-
-def _runs(records: Mapping[str, str]) -> dict[str, Run]:
+def _runs(records: Mapping[str, str]) -> dict[str, RunRecord]:
     runs = {}
     for correlation_id, record in records.items():
         # The mark of lost runs is no record, nor is what others may have put there.
         with contextlib.suppress(ValidationError):
-            runs[correlation_id] = Run.model_validate_json(record)
+            runs[correlation_id] = RunRecord.model_validate_json(record)
     return runs
 
 
-def _event(entry_id: str, fields: Mapping[str, str]) -> StreamEvent | None:
+def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     """Return what an entry tells, or None for one that is none of ours."""
     try:
-        return StreamEvent(
+        return Event(
             id=entry_id,
-            event=fields.get("event", "message"),
-            text=fields["text"],
+            kind=fields.get("event", "message"),
+            data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),
             sequence=int(fields["sequence"]),

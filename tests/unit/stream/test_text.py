@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_text import TextNormalizer, normalized, well_formed
+from agentstream.stream.text import TextNormalizer, normalized, well_formed
 
 # Any code point, surrogates included, with those that depend on their neighbours often.
 texts = st.text(st.one_of(st.sampled_from("\r\n\ud83d\ude00a"), st.characters(exclude_categories=[])))

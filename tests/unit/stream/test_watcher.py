@@ -9,12 +9,14 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-import cluster_watcher
-import stream_watcher
-from cluster_watcher import ClusterWatcher
-from redis_stream_handler import Chunk, RedisStreamHandler, StreamEvent, create_stream_handler
-from settings import Settings
-from stream_watcher import StreamWatcher
+from agentstream.model import Chunk, Event
+from agentstream.settings import Settings
+from agentstream.stream import cluster_watcher
+from agentstream.stream import watcher as stream_watcher
+from agentstream.stream.clients import create_stream_handler
+from agentstream.stream.cluster_watcher import ClusterWatcher
+from agentstream.stream.handler import RedisStreamHandler
+from agentstream.stream.watcher import StreamWatcher
 from tests.redis_process import RedisClusterProcesses, RedisProcess
 from tests.waiting import eventually
 
@@ -31,10 +33,10 @@ async def write(handler: RedisStreamHandler, conversation_id: str, attempt: int,
 
 async def follow(handler: RedisStreamHandler, conversation_id: str, received: list[str]) -> None:
     async for batch in handler.read_stream(conversation_id, silence_seconds=5):
-        received += [event.text for event in batch]
+        received += [event.data for event in batch]
 
 
-def watchers(handler: RedisStreamHandler) -> list[StreamWatcher[StreamEvent]]:
+def watchers(handler: RedisStreamHandler) -> list[StreamWatcher[Event]]:
     watcher = handler._watcher
     return list(watcher._shards.values()) if isinstance(watcher, ClusterWatcher) else [watcher]
 
@@ -102,8 +104,8 @@ async def test_a_slow_follower_misses_nothing_and_holds_up_nobody(
     await handler.write_completion(conversation_id, correlation_id="run")
     await following
 
-    received = [event.text for event in await waiting]
-    received += [event.text async for batch in slow for event in batch]
+    received = [event.data for event in await waiting]
+    received += [event.data async for batch in slow for event in batch]
     assert received == fast == [*map(str, range(200)), "[DONE]"]
 
 
@@ -113,7 +115,7 @@ async def test_a_follower_of_a_stream_that_grows_with_every_read_is_live_nonethe
     monkeypatch.setattr(stream_watcher, "MAX_BUFFERED_ENTRIES", 5)
     attempt = await begin(handler, conversation_id)
     other = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
-    catch_up = handler._catch_up
+    catch_up = handler._read_page
     reads = written = 0
 
     async def write_and_tell(chunks: int) -> None:
@@ -130,11 +132,11 @@ async def test_a_follower_of_a_stream_that_grows_with_every_read_is_live_nonethe
         reads += 1
         return answer
 
-    monkeypatch.setattr(handler, "_catch_up", catch_up_while_chunks_come)
+    monkeypatch.setattr(handler, "_read_page", catch_up_while_chunks_come)
     received: list[str] = []
     async with asyncio.timeout(4):
         async for batch in handler.read_stream(conversation_id, silence_seconds=5):
-            received += [event.text for event in batch]
+            received += [event.data for event in batch]
             if len(received) == 2:
                 assert reads == 2
                 # More than it may have waiting.
@@ -151,7 +153,7 @@ async def test_what_was_read_and_is_told_too_is_no_silence(
 ) -> None:
     attempt = await begin(handler, conversation_id)
     other = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
-    catch_up = handler._catch_up
+    catch_up = handler._read_page
     written = 0
 
     async def write_and_tell() -> None:
@@ -164,13 +166,13 @@ async def test_what_was_read_and_is_told_too_is_no_silence(
         await write_and_tell()
         return await catch_up(*arguments)
 
-    monkeypatch.setattr(handler, "_catch_up", catch_up_after_a_chunk)
+    monkeypatch.setattr(handler, "_read_page", catch_up_after_a_chunk)
     batches = handler.read_stream(conversation_id, silence_seconds=5)
     first, second = await anext(batches), await anext(batches)
     waiting = asyncio.ensure_future(anext(batches))
     await write_and_tell()
 
-    assert [[event.text for event in batch] for batch in (first, second, await waiting)] == [["0"], ["1"], ["2"]]
+    assert [[event.data for event in batch] for batch in (first, second, await waiting)] == [["0"], ["1"], ["2"]]
     await batches.aclose()
     other.end()
 
@@ -211,7 +213,7 @@ async def test_followers_come_and_go_a_thousand_times_and_none_misses_anything(
     async def look_in(name: str, batches: int) -> None:
         texts: list[str] = []
         async for batch in handler.read_stream(name, silence_seconds=0.01):
-            texts += [event.text for event in batch]
+            texts += [event.data for event in batch]
             batches -= 1
             if batches < 0:
                 break
@@ -234,7 +236,7 @@ async def test_followers_are_told_at_once_after_all_others_have_gone(
 
     async def follow_run(name: str) -> list[str]:
         batches = handler.read_stream(name, correlation_id="run")
-        return [event.text async for batch in batches for event in batch]
+        return [event.data async for batch in batches for event in batch]
 
     for number in range(30):
         name = f"{conversation_id}-{number}"
@@ -257,7 +259,7 @@ async def test_what_came_between_the_catching_up_and_the_watching_is_told(
 
     subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", first.id)
 
-    assert [event.text for event in await subscription.next(5)] == ["1", "2"]
+    assert [event.data for event in await subscription.next(5)] == ["1", "2"]
     subscription.end()
 
 
@@ -269,7 +271,7 @@ async def test_a_foreign_entry_is_passed_over_by_live_followers(
 
     async def follow_batches() -> None:
         async for batch in handler.read_stream(conversation_id, silence_seconds=5):
-            received.append([event.text for event in batch])
+            received.append([event.data for event in batch])
 
     following = asyncio.create_task(follow_batches())
 
@@ -307,8 +309,8 @@ async def test_promise_8_bounded_what_waits_for_a_slow_follower_in_characters(
     monkeypatch.undo()
     subscription.rejoin()
     await handler.append(conversation_id, "run", attempt, 10, [Chunk("y", 0)])
-    received: list[StreamEvent] = []
-    while not received or received[-1].text != "y":
+    received: list[Event] = []
+    while not received or received[-1].data != "y":
         received += await subscription.next(5)
     assert not subscription.behind
     subscription.end()
@@ -327,7 +329,7 @@ async def test_more_than_one_read_brings_is_read_at_once(
     received: list[str] = []
     async with asyncio.timeout(5):
         while len(received) < 25:
-            received += [event.text for event in await subscription.next(5)]
+            received += [event.data for event in await subscription.next(5)]
     assert received == [*map(str, range(25))]
     subscription.end()
 
@@ -338,7 +340,7 @@ async def persist(handler: RedisStreamHandler, conversation_id: str, texts: list
     while "[DONE]" not in texts:
         try:
             async for batch in handler.read_stream(conversation_id, cursor, silence_seconds=60):
-                texts += [event.text for event in batch]
+                texts += [event.data for event in batch]
                 cursor = batch[-1].id if batch else cursor
         except RedisError:
             await asyncio.sleep(0.05)
@@ -486,5 +488,5 @@ async def test_a_new_stream_is_read_at_once_while_the_read_is_blocked_on_others(
     await write(handler, other, attempt, range(1))
 
     async with asyncio.timeout(stream_watcher.BLOCK_SECONDS / 2):
-        assert [event.text for event in await news] == ["0"]
+        assert [event.data for event in await news] == ["0"]
     waiting.cancel()

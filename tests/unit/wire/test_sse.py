@@ -5,9 +5,10 @@ import httpx_sse
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sse
-from redis_stream_handler import StreamEvent
-from stream_text import TextNormalizer, normalized
+from agentstream.model import Event
+from agentstream.stream.text import TextNormalizer, normalized
+from agentstream.wire import sse
+from agentstream.wire.pieces import PIECE_BYTES
 from tests import event_stream
 
 hostile = st.sampled_from(
@@ -16,8 +17,8 @@ hostile = st.sampled_from(
 chunks = st.lists(st.one_of(hostile, st.text(st.characters(exclude_categories=[]))))
 
 
-def event(number: int, text: str, name: str = "message") -> StreamEvent:
-    return StreamEvent(f"{number}-0", name, text, correlation_id="r", attempt=1, sequence=number)
+def event(number: int, text: str, name: str = "message") -> Event:
+    return Event(f"{number}-0", name, text, correlation_id="r", attempt=1, sequence=number)
 
 
 def stored(pieces: list[str]) -> Iterator[str]:
@@ -47,9 +48,9 @@ def test_any_text_in_any_chunks_is_read_back_exactly(pieces: list[str]) -> None:
 
     parsed = event_stream.parse(stream)
 
-    assert [(read.id, read.event, read.data) for read in parsed] == [(sent.id, "message", sent.text) for sent in events]
+    assert [(read.id, read.event, read.data) for read in parsed] == [(sent.id, "message", sent.data) for sent in events]
     assert "".join(read.data for read in parsed) == normalized("".join(pieces))
-    assert read_by_httpx_sse(stream) == [(sent.id, "message", sent.text) for sent in events]
+    assert read_by_httpx_sse(stream) == [(sent.id, "message", sent.data) for sent in events]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -88,11 +89,11 @@ def test_the_followers_of_a_stream_are_sent_the_same_bytes() -> None:
     assert sse.encode(event(1, "a")) is sse.encode(event(1, "a"))
 
 
-@given(st.lists(st.integers(0, 3 * sse.PIECE_BYTES), max_size=4))
+@given(st.lists(st.integers(0, 3 * PIECE_BYTES), max_size=4))
 def test_promise_8_bounded_what_is_written_at_a_time(sizes: list[int]) -> None:
     events = [event(number, "é" * (size // 2)) for number, size in enumerate(sizes, 1)]
 
     pieces = list(sse.pieces(events))
 
     assert b"".join(pieces) == b"".join(map(sse.encode, events)) or (not events and pieces == [sse.HEARTBEAT])
-    assert all(0 < len(piece) <= sse.PIECE_BYTES for piece in pieces)
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
