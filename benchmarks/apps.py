@@ -10,8 +10,10 @@ from pathlib import Path
 import aiohttp
 from redis.asyncio import Redis
 
-from redis_stream_handler import Chunk, RedisStreamHandler, get_stream_handler
-from tests.hostprocess import REPOSITORY, HostProcess
+from agentstream.model import Chunk
+from agentstream.stream.clients import get_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
+from devhost.testing import REPOSITORY, HostProcess
 from tests.model_server import ModelServer
 from tests.scripts import scripted_reply
 

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import psutil
 
-from attempt_writer import AttemptWriter
+from agentstream.attempt.writer import AttemptWriter
+from agentstream.model import RunKey
+from agentstream.stream.handler import RedisStreamHandler
 from benchmarks.apps import TEXT, http_client, new_name, running_app, stream_handler
 from benchmarks.measure import OURS, Figure, percentile
-from redis_stream_handler import RedisStreamHandler
+from devhost.testing import HostProcess
 from tests.event_stream import parse
-from tests.hostprocess import HostProcess
 
 ROUNDS = 3
 
@@ -114,7 +115,7 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
 
 async def _write(load: Load, name: str, number: int) -> list[str]:
     """Write a stream at its pace, and return the chunks; each begins with the time at which the agent had it."""
-    writer = AttemptWriter(name, "run")
+    writer = AttemptWriter(RunKey(name, "run"))
     await writer.start()
     start = time.perf_counter() + number / load.streams / load.chunks_per_second
     texts = []

@@ -6,13 +6,13 @@ import time
 import aiohttp
 from redis.asyncio import Redis
 
+from agentstream.stream.handler import RedisStreamHandler
 from benchmarks.apps import TEXT, http_client, new_name, running_app, stream_handler
 from benchmarks.crowd import Load, follow_live
 from benchmarks.measure import Curve
 from benchmarks.reading import events_per_second
 from benchmarks.running import finish_runs
 from benchmarks.writing import write_as_fast_as_it_goes
-from redis_stream_handler import RedisStreamHandler
 
 CHUNKS = (100, 1_000, 10_000, 100_000)
 FOLLOWERS = (1, 20, 200, 1_000, 2_000)

@@ -5,6 +5,7 @@ import time
 
 import aiohttp
 
+from agentstream.model import Chunk
 from benchmarks import reference
 from benchmarks.apps import (
     REFERENCE_APP,
@@ -18,7 +19,6 @@ from benchmarks.apps import (
     write_whole_run,
 )
 from benchmarks.measure import OURS, Figure, interleave, percentile
-from redis_stream_handler import Chunk
 
 EVENT = b"event: message"
 REPLAYED_CHUNKS = 10_000

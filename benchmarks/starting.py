@@ -7,7 +7,7 @@ import sys
 from collections import defaultdict
 
 from benchmarks.measure import OURS, Figure
-from tests.hostprocess import REPOSITORY
+from devhost.testing import REPOSITORY
 
 ROUNDS = 5
 DEAREST = 5

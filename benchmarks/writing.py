@@ -7,7 +7,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from attempt_writer import AttemptWriter
+from agentstream.attempt.writer import AttemptWriter
+from agentstream.model import RunKey
 from benchmarks import reference
 from benchmarks.apps import TEXT, begin_run, new_name, stream_handler
 from benchmarks.measure import OURS, Figure, interleave, percentile
@@ -17,7 +18,7 @@ ROUNDS = 5
 
 async def write_as_fast_as_it_goes(name: str, chunks: int) -> None:
     """Write a run as an agent does whose model needs no time."""
-    writer = AttemptWriter(name, "run")
+    writer = AttemptWriter(RunKey(name, "run"))
     await writer.start()
     for _ in range(chunks):
         writer.write(TEXT)
@@ -71,7 +72,7 @@ async def callback(url: str) -> list[Figure]:
     """The time that a chunk takes from the agent."""
 
     async def ours() -> float:
-        writer = AttemptWriter(new_name(), "run")
+        writer = AttemptWriter(RunKey(new_name(), "run"))
         await writer.start()
         taken = []
         for _ in range(5_000):
@@ -132,7 +133,7 @@ async def commands(url: str) -> list[Figure]:
 
 
 async def _our_statistics(client: Any, runs: int, chunks: int, pace_seconds: float) -> _Statistics:
-    writers = [AttemptWriter(new_name(), "run") for _ in range(runs)]
+    writers = [AttemptWriter(RunKey(new_name(), "run")) for _ in range(runs)]
     for writer in writers:
         await writer.start()
     await client.config_resetstat()

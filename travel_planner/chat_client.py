@@ -5,7 +5,7 @@ from typing import Any
 
 from agent_framework import BaseChatClient
 
-from settings import Settings
+from agentstream.settings import Settings
 
 # A compatible server on one's own machine wants no key, but the client library does.
 NO_KEY = "not-needed"

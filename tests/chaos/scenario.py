@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from stream_text import normalized
+from agentstream.stream.text import normalized
 from tests.app import RUN_ROUTE
 from tests.chaos.world import World, running_world
 from tests.recording_follower import TERMINAL, RecordingFollower

@@ -12,8 +12,8 @@ import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.redis_process import RedisProcess

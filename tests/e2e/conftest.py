@@ -7,8 +7,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from devhost.testing import HostProcess
 from tests.app import App
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.scripts import scripted_reply
 

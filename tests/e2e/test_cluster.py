@@ -8,8 +8,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from devhost.testing import HostProcess
 from tests.app import App, text_of
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower
 from tests.redis_process import RedisClusterProcesses

@@ -13,12 +13,13 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from redis_stream_handler import RedisStreamHandler, create_stream_handler
-from run_requests import RunRequest
-from run_starter import fingerprint_of, key_name, run_of_key
-from settings import Settings
+from agentstream.model import RunRequest
+from agentstream.runs.starter import fingerprint_of, run_of_key
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
+from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE, App, error_of, text_of
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -271,7 +272,7 @@ async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
     message = script(chunks=["started"])
     fingerprint = fingerprint_of(RunRequest(message, None, wait_for_response=False, idempotency_key=conversation_id))
-    await stream.claim_key(key_name(correlation_id), f"{conversation_id} {fingerprint}", 60)
+    await stream.claim_key(correlation_id, f"{conversation_id} {fingerprint}", 60)
     await date_back(redis, conversation_id, correlation_id)
     path = f"/api/agent/stream/{conversation_id}?correlation_id={correlation_id}"
 

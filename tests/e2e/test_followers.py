@@ -13,10 +13,12 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from redis_stream_handler import Chunk, RedisStreamHandler, create_stream_handler
-from settings import Settings
+from agentstream.model import Chunk
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
+from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE, App, text_of
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.recording_follower import RecordingFollower, problem_detail

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from devhost.testing import HostProcess
 from tests.app import App, error_of, text_of
-from tests.hostprocess import HostProcess
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from redis_stream_handler import create_stream_handler
-from settings import Settings
-from tests.hostprocess import HostProcess
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler
+from devhost.testing import HostProcess
 from tests.model_server import ModelServer
 from tests.scripts import script
 
@@ -30,7 +30,7 @@ async def test_it_streams_and_completes_without_the_orchestration(
     events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
     await handler.aclose()
 
-    assert [(event.event, event.text) for event in events] == [
+    assert [(event.kind, event.data) for event in events] == [
         ("message", "Hello "),
         ("message", "world"),
         ("done", "[DONE]"),

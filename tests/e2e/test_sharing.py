@@ -12,10 +12,12 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from conversations import DurableUnavailableError
-from recovery import READS_AT_ONCE, RUNS_A_LOOK, Recovery
-from redis_stream_handler import RedisStreamHandler, create_stream_handler
-from settings import Settings
+from agentstream.model import DurableUnavailableError
+from agentstream.runs.committed import CommittedState
+from agentstream.runs.recovery import READS_AT_ONCE, RUNS_A_LOOK, Recovery, Sources
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler
+from agentstream.stream.handler import RedisStreamHandler
 from tests.app import App
 from tests.redis_process import RedisProcess, free_port
 from tests.scripts import script
@@ -84,6 +86,10 @@ async def accept_a_minute_ago(
             await client.hset(runs, f"r{number}", json.dumps(record | {"created": record["created"] - 60_000}))
 
 
+def both(stream: RedisStreamHandler, client: CountingClient) -> Sources:
+    return Sources(stream, CommittedState(client, AGENTS))
+
+
 async def open_runs(stream: RedisStreamHandler, conversation_id: str) -> int:
     return sum(run.status.is_open for run in (await stream.runs(conversation_id)).values())
 
@@ -92,10 +98,10 @@ async def test_promise_8_bounded_idle_followers_ask_for_open_runs_once_in_an_int
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
     await accept_a_minute_ago(stream, redis, conversation_id, RUNS_A_LOOK + 5)
-    shared = Recovery(AGENTS, interval_seconds=20)
+    shared = Recovery(interval_seconds=20)
 
-    await asyncio.gather(*(shared.settle(stream, client, conversation_id) for _ in range(50)))
-    await shared.settle(stream, client, conversation_id)
+    await asyncio.gather(*(shared.settle(both(stream, client), conversation_id) for _ in range(50)))
+    await shared.settle(both(stream, client), conversation_id)
 
     assert len(client.asked) == len(set(client.asked)) == RUNS_A_LOOK
     assert 1 < client.most_at_once <= READS_AT_ONCE
@@ -106,9 +112,9 @@ async def test_a_look_that_takes_longer_than_the_interval_is_the_only_one(
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
     await accept_a_minute_ago(stream, redis, conversation_id, 3)
-    shared = Recovery(AGENTS, interval_seconds=0)
+    shared = Recovery(interval_seconds=0)
 
-    await asyncio.gather(*(shared.settle(stream, client, conversation_id) for _ in range(10)))
+    await asyncio.gather(*(shared.settle(both(stream, client), conversation_id) for _ in range(10)))
 
     assert sorted(client.asked) == ["r0", "r1", "r2"]
 
@@ -117,9 +123,9 @@ async def test_a_look_goes_on_when_the_follower_that_began_it_leaves(
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
     await accept_a_minute_ago(stream, redis, conversation_id, 3)
-    shared = Recovery(AGENTS, interval_seconds=60)
+    shared = Recovery(interval_seconds=60)
 
-    leaving = asyncio.create_task(shared.settle(stream, client, conversation_id))
+    leaving = asyncio.create_task(shared.settle(both(stream, client), conversation_id))
     await asyncio.sleep(0)
     leaving.cancel()
 
@@ -133,10 +139,10 @@ async def test_every_open_run_has_its_turn(
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
     await accept_a_minute_ago(stream, redis, conversation_id, RUNS_A_LOOK + 5)
-    shared = Recovery(AGENTS, interval_seconds=0.05)
+    shared = Recovery(interval_seconds=0.05)
 
     async def has_none_open() -> bool:
-        await shared.settle(stream, client, conversation_id)
+        await shared.settle(both(stream, client), conversation_id)
         return await open_runs(stream, conversation_id) == 0
 
     await eventually(has_none_open)
@@ -149,10 +155,10 @@ async def test_runs_that_stay_open_have_their_turn_one_after_another(
     for correlation_id in running:
         # Begun, and so not to be ended however little the durable runtime knows of it.
         await stream.begin_attempt(conversation_id, correlation_id)
-    shared = Recovery(AGENTS, interval_seconds=0.05)
+    shared = Recovery(interval_seconds=0.05)
 
     async def have_all_been_asked_for() -> bool:
-        await shared.settle(stream, client, conversation_id)
+        await shared.settle(both(stream, client), conversation_id)
         return set(client.asked) == running
 
     await eventually(have_all_been_asked_for)
@@ -162,14 +168,14 @@ async def test_runs_that_stay_open_have_their_turn_one_after_another(
 async def test_promise_8_bounded_a_conversation_that_nobody_follows_is_forgotten(
     stream: RedisStreamHandler, client: CountingClient, conversation_id: str
 ) -> None:
-    shared = Recovery(AGENTS, interval_seconds=0.02)
+    shared = Recovery(interval_seconds=0.02)
 
     async def only_the_last_is_known() -> bool:
-        await shared.settle(stream, client, f"{conversation_id}-last")
+        await shared.settle(both(stream, client), f"{conversation_id}-last")
         return list(shared._looks) == [f"{conversation_id}-last"]
 
     for number in range(10):
-        await shared.settle(stream, client, f"{conversation_id}-{number}")
+        await shared.settle(both(stream, client), f"{conversation_id}-{number}")
     await eventually(only_the_last_is_known)
 
 
@@ -177,13 +183,13 @@ async def test_a_runtime_that_does_not_answer_is_told_and_asked_again_in_the_nex
     stream: RedisStreamHandler, redis: RedisProcess, client: CountingClient, conversation_id: str
 ) -> None:
     await accept_a_minute_ago(stream, redis, conversation_id, 3)
-    shared = Recovery(AGENTS, interval_seconds=0.05)
+    shared = Recovery(interval_seconds=0.05)
 
     with pytest.raises(DurableUnavailableError):
-        await shared.settle(stream, CountingClient(f"http://127.0.0.1:{free_port()}"), conversation_id)
+        await shared.settle(both(stream, CountingClient(f"http://127.0.0.1:{free_port()}")), conversation_id)
 
     async def has_none_open() -> bool:
-        await shared.settle(stream, client, conversation_id)
+        await shared.settle(both(stream, client), conversation_id)
         return await open_runs(stream, conversation_id) == 0
 
     await eventually(has_none_open)
@@ -195,9 +201,9 @@ async def test_promise_8_bounded_of_many_who_miss_a_conversation_one_restores_it
     runs = [await app.start_run(script(chunks=["a"]), conversation_id=conversation_id) for _ in range(12)]
     for run in runs:
         await app.finish(run)
-    shared = Recovery(AGENTS, interval_seconds=20)
+    shared = Recovery(interval_seconds=20)
 
-    asking = [asyncio.create_task(shared.restore(stream, client, conversation_id, None)) for _ in range(30)]
+    asking = [asyncio.create_task(shared.restore(both(stream, client), conversation_id, None)) for _ in range(30)]
     await asyncio.sleep(0)
     asking.pop(0).cancel()
 
@@ -213,9 +219,9 @@ async def test_followers_with_an_old_cursor_share_what_was_trimmed(
     run = await app.start_run(script(chunks=["a"]), conversation_id=conversation_id)
     await app.finish(run)
     await stream.accept_run(conversation_id, "kept", "TravelPlanner")
-    shared = Recovery(AGENTS, interval_seconds=20)
+    shared = Recovery(interval_seconds=20)
 
-    answers = await asyncio.gather(*(shared.trimmed_runs(stream, client, conversation_id) for _ in range(10)))
+    answers = await asyncio.gather(*(shared.trimmed_runs(both(stream, client), conversation_id) for _ in range(10)))
 
     assert [[lost.correlation_id for lost in answer] for answer in answers] == [[run["correlation_id"]]] * 10
     assert client.asked == [run["correlation_id"]]

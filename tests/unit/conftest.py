@@ -7,17 +7,17 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 
-from settings import Settings, load_settings
+from agentstream.settings import Settings
 
 
 @pytest.fixture(params=["server", "cluster"])
 def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings that ``load_settings`` gives in this test."""
+    """The settings that ``Settings.load`` gives in this test."""
     is_cluster = request.param == "cluster"
     url = request.getfixturevalue("cluster").url if is_cluster else request.getfixturevalue("redis_url")
     monkeypatch.setenv("REDIS_CONNECTION_STRING", url)
     monkeypatch.setenv("REDIS_CLUSTER", str(is_cluster))
-    return load_settings()
+    return Settings.load()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, PackagePath, files
 from pathlib import Path
 
-from tests.hostprocess import REPOSITORY
+from devhost.testing import REPOSITORY
 
 APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "travel_planner").rglob("*.py")]
 TOOLS = [path for folder in ("benchmarks", "devhost", "tests") for path in (REPOSITORY / folder).rglob("*.py")]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import FUNCTION_TIMEOUT_SETTING, Settings, SettingsError, check_function_timeout, load_settings
+from agentstream.settings import FUNCTION_TIMEOUT_SETTING, Settings, SettingsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def test_a_wrong_value_is_told_in_one_line(
     monkeypatch.setenv(name, value)
 
     with pytest.raises(SettingsError) as caught:
-        load_settings()
+        Settings.load()
 
     message = str(caught.value)
     assert name in message
@@ -41,7 +41,7 @@ def test_a_wrong_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("REDIS_CONNECTION_STRING", "cache.example:6380,password=hunter2,ssl=True")
 
     with pytest.raises(SettingsError, match="REDIS_CONNECTION_STRING") as caught:
-        load_settings()
+        Settings.load()
 
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -51,13 +51,13 @@ def test_no_secret_is_in_the_settings_repr(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("REDIS_CONNECTION_STRING", "rediss://:hunter2@cache.example:6380/0")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
 
-    assert "hunter2" not in repr(load_settings())
+    assert "hunter2" not in repr(Settings.load())
 
 
 def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARTBEAT_SECONDS", "")
 
-    assert load_settings().heartbeat_seconds == Settings.model_fields["heartbeat_seconds"].default
+    assert Settings.load().heartbeat_seconds == Settings.model_fields["heartbeat_seconds"].default
 
 
 def test_the_defaults_are_those_of_the_readme() -> None:
@@ -96,7 +96,7 @@ class TestHost:
     host = json.loads((REPOSITORY / "host.json").read_text())
 
     def test_a_run_may_take_as_long_as_its_timer(self) -> None:
-        check_function_timeout(Settings(), REPOSITORY)
+        Settings.load(REPOSITORY / "host.json")
 
     @pytest.mark.parametrize("seconds", ["2400", "86400"])
     def test_a_run_timer_beyond_the_functions_timeout_stops_the_start(
@@ -105,7 +105,7 @@ class TestHost:
         monkeypatch.setenv("RUN_TIMEOUT_SECONDS", seconds)
 
         with pytest.raises(SettingsError) as caught:
-            check_function_timeout(load_settings(), REPOSITORY)
+            Settings.load(REPOSITORY / "host.json")
 
         assert str(caught.value) == (
             f"RUN_TIMEOUT_SECONDS={seconds} is not valid; allowed: below the functionTimeout of host.json, "
@@ -119,16 +119,16 @@ class TestHost:
         monkeypatch.setenv(FUNCTION_TIMEOUT_SETTING, span)
 
         if is_enough:
-            check_function_timeout(Settings(), REPOSITORY)
+            Settings.load(REPOSITORY / "host.json")
         else:
             with pytest.raises(SettingsError, match="600 seconds"):
-                check_function_timeout(Settings(), REPOSITORY)
+                Settings.load(REPOSITORY / "host.json")
 
     def test_without_a_functions_timeout_the_hosts_own_counts(self, tmp_path: Path) -> None:
         (tmp_path / "host.json").write_text("{}")
 
         with pytest.raises(SettingsError, match="1800 seconds"):
-            check_function_timeout(Settings(), tmp_path)
+            Settings.load(tmp_path / "host.json")
 
     def test_entities_and_orchestrations_have_one_limit_and_idle_queues_are_looked_at_each_second(self) -> None:
         durable = self.host["extensions"]["durableTask"]

@@ -2,42 +2,77 @@
 
 import ast
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-APP = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "travel_planner").rglob("*.py")]
-# From the composition root downward; a module imports only what stands below it.
-ORDER = """
-function_app http_api stream_response run_starter run_requests follower problems recovery shared_calls
-run_orchestration agent_entity attempt conversations callbacks travel_planner attempt_writer agent_memory sse
-redis_stream_handler cluster_watcher stream_watcher redis_scripts stream_text settings
-""".split()
-FOREIGN = {"azure", "azurefunctions", "agent_framework", "agent_framework_durabletask", "fastapi", "starlette"}
+PACKAGE = REPOSITORY / "agentstream"
+# What each part may import of the others; within a part modules import each other as they like.
+BELOW = {
+    "app": {"http", "runs", "attempt", "wire", "stream", "settings", "model"},
+    "http": {"runs", "wire", "stream", "settings", "model"},
+    "runs": {"agent_memory", "stream", "model"},
+    "attempt": {"agent_memory", "stream", "model"},
+    "agent_memory": {"stream"},
+    "wire": {"model"},
+    "stream": {"settings", "model"},
+    "settings": set[str](),
+    "model": set[str](),
+}
+FOREIGN = re.compile(r"azure|azurefunctions|agent_framework|fastapi|starlette")
+THE_SAMPLE = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "travel_planner").rglob("*.py")]
 
 
-def imported(path: Path) -> set[str]:
-    """Return the top-level names of what a module imports."""
-    names: set[str] = set()
+def imported(path: Path) -> Iterator[str]:
+    """Yield the full names of what a module imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_imports_run_downward() -> None:
-    modules = {path.stem for path in REPOSITORY.glob("*.py")} | {"travel_planner"}
-    assert modules == set(ORDER)
-    for path in APP:
-        name = "travel_planner" if REPOSITORY / "travel_planner" in path.parents else path.stem
-        for other in imported(path) & modules - {name}:
-            assert ORDER.index(name) < ORDER.index(other), f"{path.name} imports {other}"
+def modules(part: str) -> list[Path]:
+    return sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]
+
+
+def test_every_module_belongs_to_a_part() -> None:
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+
+    assert parts - {"__init__"} == set(BELOW)
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_imports_run_downward(part: str) -> None:
+    for path in modules(part):
+        parts = {name.split(".")[1] for name in imported(path) if name.startswith("agentstream.")}
+        assert parts <= BELOW[part] | {part}, path
+
+
+@pytest.mark.parametrize("part", ["stream", "wire", "model"])
+def test_the_stream_and_the_wires_know_nothing_of_functions_agents_and_http(part: str) -> None:
+    for path in modules(part):
+        assert not list(filter(FOREIGN.match, imported(path))), path
+
+
+def test_the_package_does_not_know_the_sample_or_the_embedded_host() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert not re.search(r"devhost|travel_planner|TravelPlanner", path.read_text(encoding="utf-8")), path
 
 
 def test_the_app_does_not_know_the_embedded_host() -> None:
-    for path in APP:
+    for path in THE_SAMPLE:
         assert "devhost" not in path.read_text(encoding="utf-8"), path
+
+
+def test_only_the_function_app_imports_an_agent() -> None:
+    importing = [path.name for path in REPOSITORY.glob("*.py") if "travel_planner" in path.read_text(encoding="utf-8")]
+
+    assert importing == ["function_app.py"]
 
 
 def test_the_sample_agent_knows_nothing_of_functions() -> None:
@@ -45,6 +80,9 @@ def test_the_sample_agent_knows_nothing_of_functions() -> None:
         assert not re.search(r"azure\.(durable_)?functions|azurefunctions", path.read_text(encoding="utf-8")), path
 
 
-def test_the_stream_knows_nothing_of_functions_agents_and_http() -> None:
-    for name in ("redis_stream_handler", "cluster_watcher", "stream_watcher", "redis_scripts", "sse", "stream_text"):
-        assert not imported(REPOSITORY / f"{name}.py") & FOREIGN, name
+def test_parsing_a_request_needs_no_agent_framework() -> None:
+    code = "import agentstream.http.requests, sys; print(*(name for name in sys.modules if name.startswith('agent_f')))"
+
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    assert run.stdout.split() == []

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from devhost.testing import HostProcess
 from tests.e2e.durable.client import Programs
-from tests.hostprocess import HostProcess
 
 PROGRAMS = Path(__file__).parent / "programs"
 

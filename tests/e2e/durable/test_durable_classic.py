@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from devhost.testing import HostProcess
 from tests.e2e.durable.client import Programs
-from tests.hostprocess import HostProcess
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import redis
 
+from devhost.testing import HostProcess
 from tests.e2e.durable.client import FINAL, wait_until
-from tests.hostprocess import HostProcess
 
 OPERATIONS = Path(__file__).parent / "operations"
 SETTING = "AzureFunctionsJobHost__"

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import redis
 
+from devhost.testing import REPOSITORY, HostProcess
 from tests.e2e.durable.client import Programs, wait_until
 from tests.e2e.durable.conftest import PROGRAMS, NewHost
-from tests.hostprocess import REPOSITORY, HostProcess
 
 APP = "import azure.functions as func\napp = func.FunctionApp()\n"
 

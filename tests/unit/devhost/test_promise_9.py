@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostprocess import REPOSITORY
+from devhost.testing import REPOSITORY
 from tests.unit.devhost.load_apps import WORKERS, loaded
 
 NO_PART_OF_THE_APP = shutil.ignore_patterns(".*", "__pycache__", "benchmarks", "devhost", "docs", "tests")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from agent_framework.openai import OpenAIChatCompletionClient
 
-from agent_memory import answer_text
-from settings import load_settings
-from tests.hostprocess import REPOSITORY
+from agentstream.agent_memory import answer_text
+from agentstream.settings import Settings
+from devhost.testing import REPOSITORY
 from tests.model_server import ModelServer, Reply, says
 from travel_planner import create_agents
 from travel_planner.chat_client import create_chat_client
@@ -46,7 +46,7 @@ def test_the_settings_choose_the_model_and_the_log_tells_why(
         monkeypatch.setenv(name, ALL[name])
 
     with caplog.at_level(logging.INFO, "travel_planner"):
-        client = create_chat_client(load_settings())
+        client = create_chat_client(Settings.load())
 
     assert isinstance(client, OpenAIChatCompletionClient if names else OfflinePlanner)
     [line] = [record.getMessage() for record in caplog.records if record.name == "travel_planner.chat_client"]
@@ -56,8 +56,8 @@ def test_the_settings_choose_the_model_and_the_log_tells_why(
 
 def test_the_offline_choice_loads_no_model_library() -> None:
     code = (
-        "import sys; from travel_planner import create_agents; from settings import load_settings;"
-        "create_agents(load_settings());"
+        "import sys; from travel_planner import create_agents; from agentstream import Settings;"
+        "create_agents(Settings.load());"
         "print([name for name in ('openai', 'azure.identity') if name in sys.modules])"
     )
 
@@ -72,7 +72,7 @@ class TestOpenAICompatible:
     async def answer(self, reply: Any, monkeypatch: pytest.MonkeyPatch, *, streams: bool) -> tuple[str, ModelServer]:
         async with ModelServer(reply) as server:
             monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-            [agent] = create_agents(load_settings())
+            [agent] = create_agents(Settings.load())
             if not streams:
                 return answer_text(await agent.run("Plan a trip to Tokyo")), server
             updates = agent.run("Plan a trip to Tokyo", stream=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hostprocess import REPOSITORY
+from devhost.testing import REPOSITORY
 from travel_planner.tools import get_local_events, get_weather_forecast
 
 TOOLS = [get_weather_forecast, get_local_events]

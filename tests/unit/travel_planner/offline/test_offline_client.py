@@ -5,7 +5,7 @@ import pytest
 from agent_framework import Agent, AgentResponse, Content
 from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMixin
 
-from agent_memory import answer_text
+from agentstream.agent_memory import answer_text
 from travel_planner.agent import create_travel_planner
 from travel_planner.offline.client import OfflinePlanner
 from travel_planner.offline.plan import ASK_FOR_DESTINATION

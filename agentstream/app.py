@@ -1,0 +1,52 @@
+"""Puts the parts together: agents and settings in, a Functions app out."""
+
+import gc
+from collections.abc import Iterable, Sequence
+
+import azure.durable_functions as df
+from agent_framework import SupportsAgentRun
+
+from agentstream.attempt.entity import create_agent_entities
+from agentstream.http.routes import create_http_functions
+from agentstream.runs.orchestration import create_run_functions
+from agentstream.settings import Settings
+from agentstream.stream.clients import Streams, make_default
+
+
+def streaming_app(agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api") -> df.DFApp:
+    """Return a Functions app that runs these agents and streams their answers.
+
+    Args:
+        agents: The agents, each under the name that its routes have.
+        settings: The app's settings; ``get_stream_handler`` answers with them, too.
+        route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
+    """
+    app = df.DFApp()
+    for functions in streaming_functions(agents, settings, route_prefix=route_prefix):
+        app.register_functions(functions)
+    # What the imports made is never garbage, and to look through it at every full collection holds up all followers.
+    gc.freeze()
+    return app
+
+
+def streaming_functions(
+    agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api"
+) -> Iterable[df.Blueprint]:
+    """Return the functions of such an app, to be registered with one of your own.
+
+    All HTTP functions of that app have to take and return the types of ``azurefunctions.extensions.http.fastapi``: that
+    is what makes a Python function's response stream, and it holds for all of them or none.
+
+    Args:
+        agents: The agents, each under the name that its routes have.
+        settings: The app's settings; ``get_stream_handler`` answers with them, too.
+        route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
+    """
+    streams = Streams(settings)
+    make_default(streams)
+    names = [str(agent.name) for agent in agents]
+    return (
+        create_agent_entities(agents, fallback=settings.non_streaming_fallback, get_stream=streams.get),
+        create_run_functions(streams.get),
+        create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
+    )

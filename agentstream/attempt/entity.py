@@ -1,0 +1,165 @@
+"""The durable entity of an agent: it holds the agent's memory of a conversation, and answers its runs.
+
+It replaces the framework's own entity function, which holds a thread for as long as the model takes, commits whatever
+comes of an operation, and cannot leave one to another execution. Names, operations and state are the framework's.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import azure.durable_functions as df
+import azure.functions as func
+from agent_framework import SupportsAgentRun
+from agent_framework_durabletask import AgentEntity, AgentSessionId, RunRequest
+
+from agentstream.agent_memory import AgentMemory, to_json
+from agentstream.attempt.attempt import AbandonedError, DeadRunError, answer_run
+from agentstream.model import RunKey
+from agentstream.stream.clients import GetStream, get_stream_handler
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class AgentLoop:
+    """An event loop on a thread of its own, on which all agents run.
+
+    Their models' clients stay on one loop, and what holds it up holds up no HTTP request.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await this on the agents' loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="agents", daemon=True).start()
+            return self._loop
+
+
+def create_agent_entities(
+    agents: Sequence[SupportsAgentRun], *, fallback: bool, get_stream: GetStream = get_stream_handler
+) -> df.Blueprint:
+    """Return the agents' entity functions, to be registered with the function app.
+
+    Args:
+        agents: The agents, each with a name of its own.
+        fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        get_stream: Returns the stream handler of the running event loop.
+    """
+    blueprint, loop = df.Blueprint(), AgentLoop()
+    for agent in agents:
+        name = AgentSessionId.to_entity_name(str(agent.name))
+        function = _entity_function(Entity(agent, fallback=fallback, get_stream=get_stream), loop)
+        # The SDK's own decorator knows only functions that are not async.
+        triggered = blueprint.generic_trigger(arg_name="context", type="entityTrigger", entityName=name)(function)
+        blueprint.function_name(name)(triggered)
+    return blueprint
+
+
+def _entity_function(entity: "Entity", loop: AgentLoop) -> Callable[..., Any]:
+    async def execute(context: func.EntityContext) -> str:
+        return await loop.run(entity.execute(context.body))
+
+    return execute
+
+
+class Entity:
+    """The entity of an agent.
+
+    Args:
+        agent: The agent.
+        fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        get_stream: Returns the stream handler of the running event loop.
+    """
+
+    def __init__(self, agent: SupportsAgentRun, *, fallback: bool, get_stream: GetStream = get_stream_handler) -> None:
+        self._agent = agent
+        self._fallback = fallback
+        self._get_stream = get_stream
+
+    async def execute(self, batch_json: str) -> str:
+        """Execute the operations of a batch, one after another, and return what came of them.
+
+        The formats are those of the Durable extension's out-of-process protocol (``TaskEntityShim.cs``; in Python
+        ``DurableEntityContext.from_json`` and ``EntityState.to_json``).
+
+        Raises:
+            AbandonedError: The operation is to be executed again, and nothing comes of this execution.
+        """
+        batch = json.loads(batch_json)
+        state = json.loads(batch["state"]) if batch["state"] else None
+        memory = AgentMemory(state if isinstance(state, dict) else None, batch["self"]["key"])
+        results = [await self._execute(memory, operation) for operation in batch["batch"]]
+        return json.dumps(
+            {
+                "entityExists": memory.committed is not None,
+                "entityState": to_json(memory.committed),
+                "results": results,
+                "signals": [],
+            }
+        )
+
+    async def _execute(self, memory: AgentMemory, operation: dict[str, Any]) -> dict[str, Any]:
+        began = time.time()
+        try:
+            result = await self._operate(memory, operation["name"], _decoded(operation["input"]))
+            failed = False
+        except AbandonedError:
+            raise
+        except Exception as error:
+            logger.exception("entity of %s: the operation %s failed", self._agent.name, operation["name"])
+            result, failed = str(error), True
+        return {
+            "isError": failed,
+            "duration": int((time.time() - began) * 1000),
+            "startTime": int(began * 1000),
+            "result": to_json(result),
+        }
+
+    async def _operate(self, memory: AgentMemory, name: str, argument: Any) -> Any:
+        match name:
+            case "run" | "run_agent":
+                return await self._run(memory, argument)
+            case "reset":
+                memory.reset()
+                return {"status": "reset"}
+            case "erase":
+                memory.erase(int(argument))
+                return {"status": "erased"}
+            case _:
+                raise ValueError(f"there is no operation {name}")
+
+    async def _run(self, memory: AgentMemory, argument: Any) -> dict[str, Any]:
+        run = None
+        if isinstance(argument, dict):
+            request = RunRequest.from_dict(argument)
+            run = RunKey.take_from(request.options)
+        if run is None:
+            # Another orchestration calls the agent, and nobody follows.
+            return (await AgentEntity(self._agent, state_provider=memory).run(argument)).to_dict()
+        try:
+            response = await answer_run(
+                self._agent, memory, request, run, fallback=self._fallback, get_stream=self._get_stream
+            )
+        except DeadRunError as dead:
+            return {"status": str(dead)}
+        return response.to_dict()
+
+
+def _decoded(text: str | None) -> Any:
+    # The SDKs encode an input as JSON, and then the JSON text as JSON.
+    value = None if text is None else json.loads(text)
+    return json.loads(value) if isinstance(value, str) else value

@@ -1,0 +1,80 @@
+"""Errors of the HTTP API as ``application/problem+json`` (RFC 9457)."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from http import HTTPStatus
+from typing import Any
+
+from azurefunctions.extensions.http.fastapi import JSONResponse, Response
+from redis.exceptions import RedisError
+from starlette.requests import ClientDisconnect
+
+from agentstream.model import DurableUnavailableError
+from agentstream.stream.handler import OverloadedError
+
+RETRY_AFTER_SECONDS = 5
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemError(Exception):
+    """A request that cannot be served.
+
+    Args:
+        status: The response's status.
+        detail: What is wrong with this request and what to do, for the person who sent it.
+        headers: Further headers of the response.
+    """
+
+    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+    def response(self) -> Response:
+        # With the type about:blank, the title is the status's phrase (RFC 9457, section 4.2.1).
+        body = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
+        return JSONResponse(body, self.status, self.headers, "application/problem+json")
+
+
+def unavailable(what: str) -> ProblemError:
+    """Return the problem of a part that does not answer."""
+    detail = f"{what} does not answer. Try again in {RETRY_AFTER_SECONDS} seconds."
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def overloaded() -> ProblemError:
+    """Return the problem of a process that has more to do than it gets done in time."""
+    detail = f"The service is busy. Try again in {RETRY_AFTER_SECONDS} seconds."
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """Make an HTTP handler answer every exception as a problem, without telling what went wrong inside."""
+
+    @wraps(handler)
+    async def answer(*args: Any, **kwargs: Any) -> Response:
+        try:
+            return await handler(*args, **kwargs)
+        except ProblemError as problem:
+            return problem.response()
+        except ClientDisconnect:
+            logger.info("%s: the client left before it had sent its request", handler.__name__)
+            return ProblemError(HTTPStatus.BAD_REQUEST, "The request's body is not complete. Send it again.").response()
+        except OverloadedError:
+            logger.warning("%s: too many callers wait for Redis", handler.__name__)
+            return overloaded().response()
+        except RedisError as error:
+            logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)
+            return unavailable("Redis").response()
+        except DurableUnavailableError as error:
+            logger.warning("%s: the durable runtime does not answer: %r", handler.__name__, error.__cause__)
+            return unavailable("The durable runtime").response()
+        except Exception:
+            logger.exception("%s failed", handler.__name__)
+            detail = "Something went wrong on our side. Try again; if it stays, tell whoever runs this service."
+            return ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
+
+    return answer

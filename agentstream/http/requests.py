@@ -1,0 +1,151 @@
+"""Parsing of the HTTP API's requests."""
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from azurefunctions.extensions.http.fastapi import Request
+
+from agentstream.http.problems import ProblemError
+from agentstream.model import FIRST_CURSOR, RunRequest, parse_cursor
+from agentstream.stream.text import well_formed
+
+# The framework's newer and older names for a conversation.
+CONVERSATION_NAMES = ("conversation_id", "session_id", "thread_id")
+WAIT_HEADER = "x-ms-wait-for-response"
+# A JSON string may write each byte of a message as an escape of six characters.
+JSON_ESCAPE_BYTES = 6
+JSON_ENVELOPE_BYTES = 4_096
+
+# Names of dots alone would vanish from a URL's path (RFC 3986, section 5.2.4).
+_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+async def parse_run_request(request: Request, max_message_bytes: int) -> RunRequest:
+    """Read a ``POST run``.
+
+    Raises:
+        ProblemError: 400, 413 or 415, as the API's contract says.
+    """
+    body = await _read_body(request, max_message_bytes)
+    message = body.get("message")
+    if not isinstance(message, str) or not message.strip():
+        raise _bad_request('The message is empty. Send it as text/plain, or as JSON: {"message": "..."}.')
+    if len(message.encode("utf-8", "surrogatepass")) > max_message_bytes:
+        raise _too_large(max_message_bytes)
+    return RunRequest(
+        well_formed(message), _conversation_id(request, body), _wait(request, body), _idempotency_key(request)
+    )
+
+
+def parse_id(name: str, value: str) -> str:
+    """Return the id.
+
+    Raises:
+        ProblemError: 400, it is none.
+    """
+    if not _ID.fullmatch(value):
+        raise _bad_request(f"{name} is not valid: 1 to 128 letters, digits, dots, underscores and hyphens are allowed.")
+    return value
+
+
+def parse_optional_id(request: Request, name: str) -> str | None:
+    """Return the query parameter's id, or None without one."""
+    value = request.query_params.get(name)
+    return None if value is None else parse_id(name, value)
+
+
+def parse_resume_cursor(request: Request) -> str:
+    """Return where to resume: ``Last-Event-ID``, which a browser sends when it reconnects, wins over ``cursor``."""
+    cursor = request.headers.get("last-event-id") or request.query_params.get("cursor")
+    try:
+        return parse_cursor(cursor) if cursor else FIRST_CURSOR
+    except ValueError:
+        raise _bad_request("The cursor is not valid: send the id of an event, such as 1734649123456-0.") from None
+
+
+def parse_boolean(name: str, value: str | bool) -> bool:
+    """Return the value of a parameter that is true or false."""
+    parsed = value if isinstance(value, bool) else _BOOLEANS.get(value.strip().lower())
+    if parsed is None:
+        raise _bad_request(f"{name} is not valid: send true or false.")
+    return parsed
+
+
+async def _read_body(request: Request, max_message_bytes: int) -> dict[str, Any]:
+    content_type = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+    if content_type in ("", "text/plain"):
+        return {"message": _decode(await _read(request, max_message_bytes, max_message_bytes))}
+    if content_type == "application/json":
+        limit = JSON_ESCAPE_BYTES * max_message_bytes + JSON_ENVELOPE_BYTES
+        return _parse_json(_decode(await _read(request, limit, max_message_bytes)))
+    raise ProblemError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"The content type {content_type} is not supported: send text/plain or application/json, "
+        "such as curl -H 'Content-Type: text/plain' -d 'Plan a trip to Tokyo'.",
+        {"Accept-Post": "text/plain, application/json"},
+    )
+
+
+async def _read(request: Request, limit: int, max_message_bytes: int) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise _too_large(max_message_bytes)
+    return bytes(body)
+
+
+def _decode(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise _bad_request("The body is not UTF-8. Encode it as UTF-8 and send it again.") from None
+
+
+def _parse_json(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise _bad_request('The body is not a JSON object. Send {"message": "..."}.')
+    return body
+
+
+def _conversation_id(request: Request, body: Mapping[str, Any]) -> str | None:
+    for source in (body, request.query_params):
+        for name in CONVERSATION_NAMES:
+            value: Any = source.get(name)
+            if value is not None:
+                return parse_id(name, value if isinstance(value, str) else "")
+    return None
+
+
+def _wait(request: Request, body: Mapping[str, Any]) -> bool:
+    header = request.headers.get(WAIT_HEADER)
+    if header is not None:
+        return parse_boolean(WAIT_HEADER, header)
+    value = request.query_params.get("wait_for_response", body.get("wait_for_response", False))
+    return parse_boolean("wait_for_response", value if isinstance(value, str | bool) else "")
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key: str | None = request.headers.get("idempotency-key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise _bad_request("The Idempotency-Key is not valid: send 1 to 255 visible ASCII characters.")
+    return key
+
+
+def _bad_request(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.BAD_REQUEST, detail)
+
+
+def _too_large(max_message_bytes: int) -> ProblemError:
+    return ProblemError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The message is too long: at most {max_message_bytes} bytes are allowed."
+    )

@@ -1,0 +1,207 @@
+"""What the durable runtime has committed: runs, answers and messages, without Redis."""
+
+import asyncio
+import contextlib
+import heapq
+import json
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import azure.durable_functions as df
+from agent_framework_durabletask import AgentSessionId, DurableAgentStateResponse
+from azure.durable_functions.models.DurableOrchestrationStatus import DurableOrchestrationStatus
+from pydantic import BaseModel
+
+from agentstream.agent_memory import AgentMemory, entry_text, is_error
+from agentstream.model import DurableUnavailableError, RunInput, RunResult, RunStatus
+from agentstream.stream.text import well_formed
+
+ORCHESTRATION = "run_agent"
+CANCEL_EVENT = "cancel"
+
+# The durable runtime is on this machine, so one that takes longer is in trouble.
+DURABLE_CALL_SECONDS = 10.0
+ERASE_POLL_SECONDS = 0.05
+# The extension may fail to read a large state while it is written:
+# https://github.com/Azure/azure-functions-durable-extension/issues/2501
+STATE_READS = 3
+
+T = TypeVar("T")
+
+
+class CommittedMessage(BaseModel):
+    """One message of a conversation; ``created_at`` in ISO 8601, UTC."""
+
+    role: str
+    text: str
+    correlation_id: str | None
+    created_at: str
+
+
+class CommittedRun(BaseModel):
+    """What the durable runtime knows of a run: ``result`` is None while it is under way."""
+
+    input: RunInput
+    result: RunResult | None
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedState:
+    """The durable runtime, as one request or activity reaches it.
+
+    Every method raises DurableUnavailableError when the durable runtime does not answer.
+
+    Args:
+        client: The durable client.
+        agents: The names of the agents whose conversations there are.
+    """
+
+    client: df.DurableOrchestrationClient
+    agents: Sequence[str]
+
+    async def start(self, run: RunInput) -> None:
+        """Start a run's orchestration."""
+        await _call(self.client.start_new(ORCHESTRATION, instance_id=run.correlation_id, client_input=run.model_dump()))
+
+    async def send_cancel(self, correlation_id: str) -> None:
+        """Tell a run's orchestration that it is cancelled; refused when that has ended."""
+        await _call(self.client.raise_event(correlation_id, CANCEL_EVENT))
+
+    async def run(self, correlation_id: str) -> CommittedRun | None:
+        """Return the run, or None when the durable runtime does not know it."""
+        status = await _call(self.client.get_status(correlation_id, show_input=True))
+        if not status or status.name != ORCHESTRATION:
+            return None
+        return CommittedRun(
+            input=RunInput.model_validate(_decoded(status.input_)),
+            result=_result(status),
+            created_at=_iso_utc(status.created_time),
+            updated_at=_iso_utc(status.last_updated_time),
+        )
+
+    async def has_started(self, correlation_id: str) -> bool:
+        """Return whether the durable runtime certainly knows the run."""
+        with contextlib.suppress(DurableUnavailableError):
+            return await self.run(correlation_id) is not None
+        return False
+
+    async def results(self, agent: str, conversation_id: str) -> dict[str, RunResult]:
+        """Return the results of an agent's runs in a conversation by correlation_id, oldest first."""
+        return {
+            entry.correlation_id: _committed_result(entry)
+            for entry in (await self._memory(agent, conversation_id)).entries
+            if isinstance(entry, DurableAgentStateResponse) and entry.correlation_id
+        }
+
+    async def messages(self, conversation_id: str) -> list[CommittedMessage]:
+        """Return what was said in a conversation, by the user and by the agents, oldest first."""
+        memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
+        # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
+        return list(heapq.merge(*map(_messages, memories), key=lambda message: message.created_at))
+
+    async def erase(self, conversation_id: str, runs: Iterable[str], since: int) -> set[str]:
+        """Erase the agents' memory of a conversation, and the history of its runs: these, and those in that memory.
+
+        Args:
+            conversation_id: The conversation.
+            runs: The correlation_ids of the runs that are known otherwise.
+            since: The time of the erasure in ms since the epoch. What was accepted up to then is not remembered again.
+
+        Returns:
+            The correlation_ids of all its runs.
+        """
+        correlation_ids = set(runs)
+        for agent in self.agents:
+            correlation_ids.update(await self.results(agent, conversation_id))
+            entity = _entity(agent, conversation_id)
+            if (await _call(self.client.read_entity_state(entity))).entity_exists:
+                await _call(self.client.signal_entity(entity, "erase", since))
+                await _call(_until(partial(self._is_erased, agent, conversation_id, since)))
+        for correlation_id in correlation_ids:
+            await _call(_until(partial(self._has_ended, correlation_id)))
+            await _call(self.client.purge_instance_history(correlation_id))
+        return correlation_ids
+
+    async def _is_erased(self, agent: str, conversation_id: str, since: int) -> bool:
+        return (await self._memory(agent, conversation_id)).erased_since >= since
+
+    async def _has_ended(self, correlation_id: str) -> bool:
+        run = await self.run(correlation_id)
+        return run is None or run.result is not None
+
+    async def _memory(self, agent: str, conversation_id: str) -> AgentMemory:
+        for read in range(STATE_READS):
+            try:
+                response = await _call(self.client.read_entity_state(_entity(agent, conversation_id)))
+                break
+            except DurableUnavailableError as error:
+                if read == STATE_READS - 1 or isinstance(error.__cause__, TimeoutError):
+                    raise
+        return AgentMemory(_decoded(response.entity_state) if response.entity_exists else None, conversation_id)
+
+
+async def _call(call: Awaitable[T]) -> T:
+    """Await a call of a durable client's.
+
+    Raises:
+        DurableUnavailableError: It failed or took more than ``DURABLE_CALL_SECONDS``.
+    """
+    try:
+        async with asyncio.timeout(DURABLE_CALL_SECONDS):
+            return await call
+    # The client raises a bare Exception for each status code it does not expect.
+    except Exception as error:
+        raise DurableUnavailableError from error
+
+
+async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
+    # Asked again and again, because the durable runtime tells nobody when it is done.
+    while not await condition():  # noqa: ASYNC110
+        await asyncio.sleep(ERASE_POLL_SECONDS)
+
+
+def _entity(agent: str, conversation_id: str) -> df.EntityId:
+    return df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
+
+
+def _result(status: DurableOrchestrationStatus) -> RunResult | None:
+    match status.runtime_status:
+        case df.OrchestrationRuntimeStatus.Completed:
+            return RunResult.model_validate(_decoded(status.output))
+        case df.OrchestrationRuntimeStatus.Failed | df.OrchestrationRuntimeStatus.Terminated:
+            return RunResult(status=RunStatus.FAILED, code="internal_error")
+        case _:
+            return None
+
+
+def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
+    if is_error(entry):
+        return RunResult(status=RunStatus.FAILED, code="model_error")
+    return RunResult(status=RunStatus.COMPLETED, response=well_formed(entry_text(entry)))
+
+
+def _messages(memory: AgentMemory) -> list[CommittedMessage]:
+    messages, created_at = [], ""
+    for entry in memory.entries:
+        created_at = max(created_at, _iso_utc(entry.created_at))
+        if text := entry_text(entry):
+            role = "assistant" if isinstance(entry, DurableAgentStateResponse) else "user"
+            message = CommittedMessage(
+                role=role, text=well_formed(text), correlation_id=entry.correlation_id, created_at=created_at
+            )
+            messages.append(message)
+    return messages
+
+
+def _decoded(value: Any) -> Any:
+    # The extension answers an input and a state as the JSON text that the SDK has stored.
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _iso_utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,145 @@
+"""One follower of a stream, from its first batch of events to the end of its response."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from agentstream.model import (
+    FIRST_CURSOR,
+    DurableUnavailableError,
+    Event,
+    UnknownRunError,
+    cursor_order,
+    expired_event,
+)
+from agentstream.runs.recovery import Recovery, Sources
+
+RETRY_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """What a follower asked for.
+
+    Args:
+        both: Redis and the durable runtime.
+        recovery: What the followers of the process share.
+        conversation_id: The conversation to follow.
+        cursor: Only what came after this entry.
+        correlation_id: Only this run, or None for all.
+        waits: Whether to wait for more while a run is open.
+        heartbeat_seconds: After this long without an event there is a silence to tell of.
+        deadline: When it ends, in monotonic seconds.
+    """
+
+    both: Sources
+    recovery: Recovery
+    conversation_id: str
+    cursor: str
+    correlation_id: str | None
+    waits: bool
+    heartbeat_seconds: float
+    deadline: float
+
+    async def batches(self) -> AsyncGenerator[list[Event], None]:
+        """Yield the events as they come, in batches; an empty one is a silence.
+
+        What Redis does not know is restored from the durable state first. Once it has yielded anything it outlasts an
+        outage of Redis, and ends when Redis has lost the stream: the follower then resumes and has it restored. It ends
+        where ``RedisStreamHandler.read_stream`` does, and at the deadline at the latest.
+
+        Raises:
+            DurableUnavailableError: The durable runtime did not answer at the beginning, where it was needed.
+            RedisError: Redis did not answer at the beginning.
+            UnknownRunError: Nobody knows what to follow.
+        """
+        with contextlib.suppress(UnknownRunError):
+            async with contextlib.aclosing(self._known()) as known:
+                async for events in known:
+                    yield events
+            return
+        if not await self.recovery.restore(self.both, self.conversation_id, self.correlation_id):
+            raise UnknownRunError(self.correlation_id or self.conversation_id)
+        async with contextlib.aclosing(self._known()) as known:
+            async for events in known:
+                yield events
+
+    async def _known(self) -> AsyncGenerator[list[Event], None]:
+        cursor, begun = self.cursor, False
+        while time.monotonic() < self.deadline:
+            try:
+                # Also after an outage: the Redis that answers then may be another one, which has lost what came last.
+                async with contextlib.aclosing(self._missed(cursor)) as missed:
+                    async for events in missed:
+                        begun, cursor = True, events[-1].id
+                        yield events
+                async with contextlib.aclosing(self._read(cursor)) as reading:
+                    async for events in reading:
+                        silent = begun and not events
+                        begun = True
+                        if events:
+                            cursor = events[-1].id
+                        yield events
+                        if silent:
+                            await self._settle()
+                return
+            except UnknownRunError:
+                if not begun:
+                    raise
+                return
+            except (RedisError, DurableUnavailableError) as error:
+                if not begun:
+                    raise
+                logger.info("following %s: %s", self.conversation_id, type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
+                yield []
+
+    async def _missed(self, cursor: str) -> AsyncGenerator[list[Event], None]:
+        """Yield what reading on from the cursor would not bring. The last event's id is where to read on.
+
+        All others have the cursor, so that a follower cut in between gets the whole of it again.
+        """
+        bounds = await self.both.stream.bounds(self.conversation_id)
+        if bounds.is_incomplete and self.correlation_id is None:
+            raise UnknownRunError(self.conversation_id)
+        if cursor_order(cursor) > cursor_order(bounds.newest):
+            # What the follower holds, this Redis never had or has lost: after a failover, say.
+            known = await self.both.stream.runs(self.conversation_id)
+            runs = [each for each in known if self.correlation_id in (None, each)]
+            resets = [expired_event(cursor, each) for each in runs]
+            cursor = FIRST_CURSOR
+            if resets:
+                yield _read_on_from(cursor, resets)
+        if self.correlation_id is None and cursor_order(cursor) < cursor_order(bounds.trimmed):
+            trimmed = await self.recovery.trimmed_runs(self.both, self.conversation_id)
+            ended = [run for run in trimmed if run.outcome is not None]
+            for run in ended:
+                events = run.events(cursor)
+                yield _read_on_from(bounds.trimmed, events) if run is ended[-1] else events
+
+    def _read(self, cursor: str) -> AsyncGenerator[list[Event], None]:
+        return self.both.stream.read_stream(
+            self.conversation_id,
+            cursor,
+            correlation_id=self.correlation_id,
+            follow=self.waits,
+            silence_seconds=self.heartbeat_seconds,
+            max_seconds=self.deadline - time.monotonic(),
+        )
+
+    async def _settle(self) -> None:
+        try:
+            await self.recovery.settle(self.both, self.conversation_id)
+        except DurableUnavailableError:
+            logger.warning("following %s: the durable runtime does not answer", self.conversation_id)
+
+
+def _read_on_from(cursor: str, events: list[Event]) -> list[Event]:
+    return [*events[:-1], events[-1]._replace(id=cursor)]

@@ -1,0 +1,234 @@
+"""Handles on runs and conversations: each holds what is needed to ask it anything."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+
+from agentstream.model import (
+    ERROR_MESSAGES,
+    DurableUnavailableError,
+    ErasedError,
+    OpenRunError,
+    RunEndedError,
+    RunInput,
+    RunRequest,
+    RunResult,
+    RunStatus,
+    UnknownRunError,
+)
+from agentstream.runs.committed import CommittedMessage, CommittedRun
+from agentstream.runs.follower import Follower
+from agentstream.runs.recovery import Recovery, Sources
+from agentstream.runs.starter import RunStarter
+
+
+class RunError(BaseModel):
+    """Why a run failed: a code, and a message for the person who waits for it."""
+
+    code: str
+    message: str
+
+
+class RunView(BaseModel):
+    """A run as the outside sees it.
+
+    ``status`` is never ``cancelling``; ``response`` is the committed answer, None until there is one; times are in ISO
+    8601, UTC.
+    """
+
+    correlation_id: str
+    conversation_id: str
+    agent: str
+    status: RunStatus
+    response: str | None
+    error: RunError | None
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """All runs and conversations, as one request reaches them.
+
+    Their methods raise DurableUnavailableError when the durable runtime, and RedisError when Redis does not answer.
+
+    Args:
+        both: Redis and the durable runtime.
+        recovery: What the requests of the process share.
+        timeout_seconds: When the run timer ends a run.
+        heartbeat_seconds: After how long a silence a follower is told of it.
+    """
+
+    both: Sources
+    recovery: Recovery
+    timeout_seconds: float
+    heartbeat_seconds: float
+
+    async def start(self, agent: str, request: RunRequest) -> RunInput:
+        """Start the run that a client asks for, once for each idempotency key (``RunStarter.start``)."""
+        return await RunStarter(self.both, self.recovery, self.timeout_seconds).start(agent, request)
+
+    def run(self, correlation_id: str) -> "RunHandle":
+        """Return a handle on a run, known or not."""
+        return RunHandle(self, correlation_id)
+
+    def conversation(self, conversation_id: str) -> "ConversationHandle":
+        """Return a handle on a conversation, known or not."""
+        return ConversationHandle(self, conversation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandle:
+    """A handle on one run.
+
+    Its methods raise UnknownRunError where nobody knows the run.
+    """
+
+    runs: Runs
+    correlation_id: str
+
+    async def view(self) -> RunView:
+        """Return the run as it is."""
+        return await self._view(await self._committed())
+
+    async def cancel(self) -> RunView:
+        """Ask the run to end; what it has said so far is committed as its answer.
+
+        Returns:
+            The run as it was.
+
+        Raises:
+            RunEndedError: It has ended.
+        """
+        committed = await self._committed()
+        view = await self._view(committed)
+        if not view.status.is_open:
+            raise RunEndedError(self.correlation_id)
+        if await self._mark_cancelled(committed.input):
+            await self._tell_orchestration()
+        return view
+
+    async def wait(self, conversation_id: str, seconds: float) -> RunView | None:
+        """Return the run, one of this conversation, once it has ended; None when it has not in so many seconds."""
+        reading = self.runs.both.stream.read_stream(
+            conversation_id,
+            correlation_id=self.correlation_id,
+            silence_seconds=self.runs.heartbeat_seconds,
+            max_seconds=seconds,
+        )
+        with contextlib.suppress(RedisError, UnknownRunError):
+            async with contextlib.aclosing(reading):
+                async for _ in reading:
+                    pass
+        committed = await self.runs.both.committed.run(self.correlation_id)
+        view = None if committed is None else await self._view(committed)
+        return None if view is None or view.status.is_open else view
+
+    async def _committed(self) -> CommittedRun:
+        committed = await self.runs.both.committed.run(self.correlation_id)
+        if committed is None:
+            raise UnknownRunError(self.correlation_id)
+        return committed
+
+    async def _mark_cancelled(self, run: RunInput) -> bool:
+        """Tell the writer, by way of Redis, and return whether to tell the orchestration, which does not need Redis."""
+        try:
+            _, tell = await self.runs.both.stream.cancel_run(
+                run.conversation_id, run.correlation_id, created=run.created
+            )
+        except ErasedError:
+            raise UnknownRunError(self.correlation_id) from None
+        except RedisError:
+            return True
+        return tell
+
+    async def _tell_orchestration(self) -> None:
+        try:
+            await self.runs.both.committed.send_cancel(self.correlation_id)
+        except DurableUnavailableError:
+            # The runtime refuses events for an orchestration that has ended, or was purged.
+            if (await self._committed()).result is None:
+                raise
+            raise RunEndedError(self.correlation_id) from None
+
+    async def _view(self, committed: CommittedRun) -> RunView:
+        result = committed.result or await self._open_result(committed.input)
+        error = None if result.code is None else RunError(code=result.code, message=ERROR_MESSAGES[result.code])
+        return RunView(
+            correlation_id=self.correlation_id,
+            conversation_id=committed.input.conversation_id,
+            agent=committed.input.agent,
+            status=result.status,
+            response=result.response,
+            error=error,
+            created_at=committed.created_at,
+            updated_at=committed.updated_at,
+        )
+
+    async def _open_result(self, run: RunInput) -> RunResult:
+        """Return what is known of a run whose orchestration has not ended."""
+        status = RunStatus.RUNNING
+        with contextlib.suppress(RedisError, KeyError):
+            status = (await self.runs.both.stream.runs(run.conversation_id))[run.correlation_id].status
+        if status.is_open:
+            return RunResult(status=status if status is RunStatus.QUEUED else RunStatus.RUNNING)
+        # The terminal event is out, and the orchestration about to complete: the answer is in the entity's state.
+        if status is RunStatus.TIMED_OUT:
+            return RunResult(status=status, code="timeout")
+        results = await self.runs.both.committed.results(run.agent, run.conversation_id)
+        code = "internal_error" if status is RunStatus.FAILED else None
+        result = results.get(run.correlation_id, RunResult(status=status, code=code))
+        return result.model_copy(update={"status": status})
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationHandle:
+    """A handle on one conversation."""
+
+    runs: Runs
+    conversation_id: str
+
+    async def messages(self) -> list[CommittedMessage]:
+        """Return what was said, oldest first.
+
+        Raises:
+            UnknownRunError: Nobody knows the conversation.
+        """
+        messages = await self.runs.both.committed.messages(self.conversation_id)
+        if not messages and not await self.runs.both.stream.runs(self.conversation_id):
+            raise UnknownRunError(self.conversation_id)
+        return messages
+
+    def follow(self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float) -> Follower:
+        """Return a follower of the conversation, or of one run of it, that ends after so many seconds."""
+        return Follower(
+            self.runs.both,
+            self.runs.recovery,
+            self.conversation_id,
+            cursor=cursor,
+            correlation_id=correlation_id,
+            waits=waits,
+            heartbeat_seconds=self.runs.heartbeat_seconds,
+            deadline=time.monotonic() + seconds,
+        )
+
+    async def erase(self) -> None:
+        """Erase the stream, the runs and the agents' memory of the conversation, for good.
+
+        Raises:
+            OpenRunError: A run of it is open.
+        """
+        stream = self.runs.both.stream
+        await self.runs.recovery.settle_all(self.runs.both, self.conversation_id)
+        runs = await stream.runs(self.conversation_id)
+        since = await stream.erase(self.conversation_id)
+        if since is None:
+            raise OpenRunError(self.conversation_id)
+        erased = await self.runs.both.committed.erase(self.conversation_id, runs, since)
+        await stream.release_keys(erased)
+        # What was restored until the durable state was gone goes, too.
+        if await stream.erase(self.conversation_id, finished=True) is None:
+            raise OpenRunError(self.conversation_id)

@@ -1,0 +1,90 @@
+"""The connections to Redis, and which handler belongs to whom."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+
+from agentstream.settings import Settings
+from agentstream.stream.cluster_watcher import ClusterWatcher
+from agentstream.stream.handler import Keys, RedisStreamHandler, decode_entry
+from agentstream.stream.watcher import ANSWER_SECONDS, BlockingReadWatcher
+
+GetStream = Callable[[], Awaitable[RedisStreamHandler]]
+
+
+class Streams:
+    """The handlers of one configuration: one for each event loop, since an asyncio client belongs to the loop that made
+    it, and the agents run on a loop of their own.
+
+    Args:
+        settings: The configuration; None to read it from the environment when a loop asks for the first time.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings
+        self._handlers: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisStreamHandler] = WeakKeyDictionary()
+
+    async def get(self) -> RedisStreamHandler:
+        """Return the running event loop's handler.
+
+        Use it as ``async with await streams.get() as handler:``; leaving the block closes nothing.
+        """
+        loop = asyncio.get_running_loop()
+        if loop not in self._handlers:
+            self._handlers[loop] = create_stream_handler(self._settings or Settings.load())
+        return self._handlers[loop]
+
+
+_default = Streams()
+
+
+def make_default(streams: Streams) -> None:
+    """Let ``get_stream_handler`` answer with the handlers of this configuration."""
+    global _default
+    _default = streams
+
+
+async def get_stream_handler() -> RedisStreamHandler:
+    """Return the running event loop's handler: of the app that was loaded, else of the environment's settings.
+
+    Use it as ``async with await get_stream_handler() as handler:``; leaving the block closes nothing.
+    """
+    return await _default.get()
+
+
+def create_stream_handler(settings: Settings) -> RedisStreamHandler:
+    """Return a new handler with its own connections, to be closed by the caller."""
+    url, ttl_seconds = settings.redis_connection_string.get_secret_value(), settings.redis_stream_ttl_minutes * 60
+    keys = Keys(settings.redis_key_prefix)
+    # Without redis-py's own timeout of a command, whose asyncio.wait_for may swallow a cancellation in Python 3.11
+    # (https://github.com/python/cpython/issues/86296): every wait here has a timeout around it.
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        # What others wrote need not be UTF-8.
+        "encoding_errors": "replace",
+        "socket_connect_timeout": ANSWER_SECONDS,
+        "socket_timeout": None,
+    }
+    # Every script can be repeated, so a connection that broke is tried again at once.
+    patient = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
+    # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes after
+    # them, so a new connection must not take the old one's place unnoticed.
+    impatient = Retry(NoBackoff(), retries=0)
+
+    def shard(node: ClusterNode) -> Redis:
+        client = Redis.from_url(url, retry=impatient, **options)
+        client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
+        return client
+
+    if settings.redis_cluster:
+        cluster = RedisCluster.from_url(url, retry=patient, **options)
+        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard, decode_entry), ttl_seconds, keys)
+    commands = Redis.from_url(url, retry=patient, **options)
+    reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
+    return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, decode_entry), ttl_seconds, keys)

@@ -1,0 +1,51 @@
+"""The server-side scripts: each checks the run and changes its stream in one atomic step.
+
+Every script takes ``KEYS = [stream, runs, erasure]`` and ``ARGV = [ttl_ms, correlation_id, created, ...]``; a fourth
+key, where Redis is a cluster, is the channel on which the stream's watchers are told that there may be news.
+
+``created`` is when the caller knows the run to have been accepted, 0 where it does not. A run that was accepted before
+its conversation was erased is dead: where the scripts hold no record of it, they take it for erased, not for lost.
+
+The stream and the runs live and die together: one of them alone is what an eviction left, and is dropped as lost.
+
+The runs hash holds one JSON record per run, under its correlation_id; times are in ms since the epoch:
+
+``status``    queued, running, cancelling; or ended: completed, failed, cancelled, timed_out
+``agent``     the agent's name; absent in a run that was registered by its writer
+``created``   when it was accepted; ``ended`` likewise
+``claim``     which request may start it, and ``claimed`` since when
+``attempt``   the newest attempt, 0 before the first. It is the time of the attempt's begin, so that it grows even when
+              Redis lost the record of the attempts before
+``seen``      when it was last heard of
+``next``      the sequence number of the newest attempt's next chunk
+``from``      the entry after which the newest attempt's entries begin
+``answered``  whether the newest attempt has answered, so that no other may begin; ``failed`` whether by an error
+``terminal``  the entry that ended the run
+``not_started``  whether it ended without having been started, so that its key may start it
+``cancel_sent``  when the durable runtime was last to be told that the run is cancelled
+``lost``      whether Redis lost what the run may have streamed before, so that its followers need a ``reset``
+
+Under the empty name the hash has a mark while it lacks the runs that Redis lost before.
+
+The erasure is a string ``<since>:<until>``: what was accepted up to ``since`` is gone, and until ``until`` the durable
+runtime may still know it, so that nothing is restored or accepted.
+"""
+
+from importlib.resources import files
+
+
+def _load(name: str) -> str:
+    folder = files(__package__)
+    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+
+
+ACCEPT = _load("accept")
+WITHDRAW = _load("withdraw")
+BEGIN = _load("begin")
+APPEND = _load("append")
+ANSWER = _load("answer")
+LOOK = _load("look")
+FINISH = _load("finish")
+CANCEL = _load("cancel")
+RESTORE = _load("restore")
+ERASE = _load("erase")

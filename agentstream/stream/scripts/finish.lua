@@ -1,0 +1,28 @@
+-- ARGV: status, event, data, unstarted (1 to act only on a run without an attempt, else 0), compare (1 or 0), then the
+-- committed answer in chunks. Answers the run's status; 'answered', and nothing is done, where the run timer fired after
+-- the answer; 'erased' where there is nothing to end any more.
+
+local status, event, data, unstarted, compare = ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
+local run = load()
+if not run then
+  if is_erased() then return 'erased' end
+  run = lost_run()
+end
+-- Of a run that was lost nobody knows whether an attempt had begun.
+if not is_open(run) or (unstarted and (run.attempt > 0 or run.lost)) then return run.status end
+if status == 'timed_out' and run.answered then return 'answered' end
+if keys == 0 then save(run) end
+
+if compare and (run.lost or streamed(run) ~= table.concat(ARGV, '', 9)) then
+  local tell = run.lost or run.next > 0
+  run.attempt, run.next = math.max(run.attempt + 1, now), 0
+  if tell then reset(run, 'repaired') end
+  for i = 9, #ARGV do add(run, string.format('%.0f', now), ARGV[i]) end
+end
+if run.status == 'cancelling' and status == 'completed' then
+  status, event, data = 'cancelled', 'cancelled', '[CANCELLED]'
+end
+run.terminal = add(run, string.format('%.0f', now), data, event)
+run.status, run.ended, run.not_started = status, now, (unstarted and status == 'failed') or nil
+save(run)
+return status

@@ -1,0 +1,50 @@
+"""``pip wheel .``: the package as others install it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from devhost.testing import REPOSITORY, HostProcess
+from tests.app import App, text_of
+from tests.model_server import ModelServer
+from tests.scripts import script
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder that holds the installed wheel, and nothing of the repository but the host that is to serve it."""
+    source = shutil.copytree(
+        REPOSITORY, tmp_path / "source", ignore=shutil.ignore_patterns(".*", "tests", "benchmarks", "devhost")
+    )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    built = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run(built, check=True)
+    [wheel] = tmp_path.glob("agentstream-*.whl")
+    folder = tmp_path / "installed"
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", str(folder), str(wheel)], check=True)
+    shutil.copytree(REPOSITORY / "devhost", folder / "devhost")
+    return folder
+
+
+async def test_the_wheel_alone_serves_an_app_of_a_few_lines(
+    model: ModelServer, redis_url: str, state_dir: Path, installed: Path
+) -> None:
+    env = {
+        "PYTHONPATH": str(installed),
+        "REDIS_CONNECTION_STRING": redis_url,
+        "OPENAI_BASE_URL": model.base_url,
+    }
+
+    with HostProcess(state_dir, app_dir=Path(__file__).parent / "wheel", env=env) as host:
+        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+            response = await client.post("/api/agents/Mine/run", content=script(chunks=["from ", "the wheel"]))
+            events = await App(host, client).finish(response.json())
+
+    assert (text_of(events), events[-1].event) == ("from the wheel", "done")
+    assert (installed / "agentstream" / "py.typed").exists()

@@ -1,0 +1,99 @@
+from collections.abc import Iterator
+
+import httpx
+import httpx_sse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentstream.model import Event
+from agentstream.stream.text import TextNormalizer, normalized
+from agentstream.wire import sse
+from agentstream.wire.pieces import PIECE_BYTES
+from tests import event_stream
+
+hostile = st.sampled_from(
+    ["\n", "\r\n", "\r", " ", "data:", "data: x\n\n", ":", "\u2028", "\x85", "\x0b", "\ufeff", "\0"]
+)
+chunks = st.lists(st.one_of(hostile, st.text(st.characters(exclude_categories=[]))))
+
+
+def event(number: int, text: str, name: str = "message") -> Event:
+    return Event(f"{number}-0", name, text, correlation_id="r", attempt=1, sequence=number)
+
+
+def stored(pieces: list[str]) -> Iterator[str]:
+    """The chunks as the writer stores them."""
+    normalizer = TextNormalizer()
+    for text in [*map(normalizer.feed, pieces), normalizer.feed("", last=True)]:
+        if text:
+            yield text
+
+
+def read_by_httpx_sse(stream: bytes) -> list[tuple[str, str, str]]:
+    with (
+        httpx.Client(
+            transport=httpx.MockTransport(
+                lambda _: httpx.Response(200, headers={"content-type": sse.MEDIA_TYPE}, content=stream)
+            )
+        ) as client,
+        httpx_sse.connect_sse(client, "GET", "http://stream") as source,
+    ):
+        return [(read.id, read.event, read.data) for read in source.iter_sse()]
+
+
+@given(chunks)
+def test_any_text_in_any_chunks_is_read_back_exactly(pieces: list[str]) -> None:
+    events = [event(number, text) for number, text in enumerate(stored(pieces), 1)]
+    stream = b"".join(map(sse.encode, events))
+
+    parsed = event_stream.parse(stream)
+
+    assert [(read.id, read.event, read.data) for read in parsed] == [(sent.id, "message", sent.data) for sent in events]
+    assert "".join(read.data for read in parsed) == normalized("".join(pieces))
+    assert read_by_httpx_sse(stream) == [(sent.id, "message", sent.data) for sent in events]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_carriage_return_in_an_entry_arrives_as_a_line_feed(text: str) -> None:
+    [read] = event_stream.parse(sse.encode(event(1, text or "x")))
+
+    assert read.data == normalized(text or "x")
+
+
+def test_the_wire_is_that_of_the_contract() -> None:
+    assert sse.encode(event(1, "Day 1: Arrival\nDay 2", "message")) == (
+        b"id: 1-0\nevent: message\ndata: Day 1: Arrival\ndata: Day 2\n\n"
+    )
+    assert sse.encode(event(2, "[DONE]", "done")) == b"id: 2-0\nevent: done\ndata: [DONE]\n\n"
+
+
+def test_a_heartbeat_is_no_event() -> None:
+    stream = sse.encode(event(1, "a")) + sse.HEARTBEAT + sse.encode(event(2, "b"))
+
+    assert [read.data for read in event_stream.parse(stream)] == ["a", "b"]
+    assert [data for _, _, data in read_by_httpx_sse(stream)] == ["a", "b"]
+
+
+def test_promise_8_bounded_what_is_kept_of_encoded_events() -> None:
+    encode = sse.Encoder(cache_bytes=100_000)
+    kept = [encode(event(number, "x" * 10_000)) for number in range(100)]
+
+    assert 50_000 < encode.cached_bytes <= 100_000
+    assert encode(event(99, "x" * 10_000)) is kept[99]
+    assert encode(event(0, "x" * 10_000)) is not kept[0]
+    encode(event(100, "x" * 1_000_000))
+    assert encode.cached_bytes == 0
+
+
+def test_the_followers_of_a_stream_are_sent_the_same_bytes() -> None:
+    assert sse.encode(event(1, "a")) is sse.encode(event(1, "a"))
+
+
+@given(st.lists(st.integers(0, 3 * PIECE_BYTES), max_size=4))
+def test_promise_8_bounded_what_is_written_at_a_time(sizes: list[int]) -> None:
+    events = [event(number, "é" * (size // 2)) for number, size in enumerate(sizes, 1)]
+
+    pieces = list(sse.pieces(events))
+
+    assert b"".join(pieces) == b"".join(map(sse.encode, events)) or (not events and pieces == [sse.HEARTBEAT])
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
