@@ -46,7 +46,12 @@ def streaming_functions(
     make_default(streams)
     names = [str(agent.name) for agent in agents]
     return (
-        create_agent_entities(agents, fallback=settings.non_streaming_fallback, get_stream=streams.get),
+        create_agent_entities(
+            agents,
+            fallback=settings.non_streaming_fallback,
+            max_runs=settings.max_runs_at_a_time,
+            get_stream=streams.get,
+        ),
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
     )

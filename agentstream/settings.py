@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=10_080, description="minutes, more than 0, at most 10080")
     ] = 10
 
+    max_runs_at_a_time: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
     run_timeout_seconds: Annotated[float, Field(gt=0, le=86_400, description="seconds, more than 0, at most 86400")] = (
         1800
     )

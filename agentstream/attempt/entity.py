@@ -50,19 +50,24 @@ class AgentLoop:
 
 
 def create_agent_entities(
-    agents: Sequence[SupportsAgentRun], *, fallback: bool, get_stream: GetStream = get_stream_handler
+    agents: Sequence[SupportsAgentRun],
+    *,
+    fallback: bool,
+    max_runs: int,
+    get_stream: GetStream = get_stream_handler,
 ) -> df.Blueprint:
     """Return the agents' entity functions, to be registered with the function app.
 
     Args:
         agents: The agents, each with a name of its own.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        max_runs: How many runs of all agents are executed at a time; the others wait for their turn.
         get_stream: Returns the stream handler of the running event loop.
     """
-    blueprint, loop = df.Blueprint(), AgentLoop()
+    blueprint, loop, turns = df.Blueprint(), AgentLoop(), asyncio.Semaphore(max_runs)
     for agent in agents:
         name = AgentSessionId.to_entity_name(str(agent.name))
-        function = _entity_function(Entity(agent, fallback=fallback, get_stream=get_stream), loop)
+        function = _entity_function(Entity(agent, turns, fallback=fallback, get_stream=get_stream), loop)
         # The SDK's own decorator knows only functions that are not async.
         triggered = blueprint.generic_trigger(arg_name="context", type="entityTrigger", entityName=name)(function)
         blueprint.function_name(name)(triggered)
@@ -81,12 +86,21 @@ class Entity:
 
     Args:
         agent: The agent.
+        turns: Of which a run takes one while it is executed.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
         get_stream: Returns the stream handler of the running event loop.
     """
 
-    def __init__(self, agent: SupportsAgentRun, *, fallback: bool, get_stream: GetStream = get_stream_handler) -> None:
+    def __init__(
+        self,
+        agent: SupportsAgentRun,
+        turns: asyncio.Semaphore,
+        *,
+        fallback: bool,
+        get_stream: GetStream = get_stream_handler,
+    ) -> None:
         self._agent = agent
+        self._turns = turns
         self._fallback = fallback
         self._get_stream = get_stream
 
@@ -132,7 +146,8 @@ class Entity:
     async def _operate(self, memory: AgentMemory, name: str, argument: Any) -> Any:
         match name:
             case "run" | "run_agent":
-                return await self._run(memory, argument)
+                async with self._turns:
+                    return await self._run(memory, argument)
             case "reset":
                 memory.reset()
                 return {"status": "reset"}

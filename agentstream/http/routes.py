@@ -22,6 +22,7 @@ from agentstream.http.requests import (
     parse_run_request,
 )
 from agentstream.http.stream_response import StreamResponse
+from agentstream.http.turns import Turns
 from agentstream.model import (
     BeingErasedError,
     DurableUnavailableError,
@@ -44,6 +45,10 @@ from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.wire import plain, sse
 
 HEALTH_SECONDS = 2.0
+# To start a run takes a few round trips to Redis and to the durable runtime; more of them at a time do not take less.
+STARTS_AT_ONCE = 16
+STARTS_WAITING = 1_000
+START_WAIT_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class _Routes:
         self._get_stream = get_stream
         self._prefix = prefix
         self._followers = 0
+        self._starts = Turns(STARTS_AT_ONCE, STARTS_WAITING, START_WAIT_SECONDS)
         self._recovery = Recovery(settings.heartbeat_seconds)
 
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
@@ -99,7 +105,8 @@ class _Routes:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
         request = await parse_run_request(req, self._settings.max_message_bytes)
         runs = await self._runs(client)
-        run = await _started(runs, agent, request)
+        async with self._starts.take():
+            run = await _started(runs, agent, request)
         if request.wait_for_response and not self._is_full:
             with self._counting():
                 ended = await runs.run(run.correlation_id).wait(

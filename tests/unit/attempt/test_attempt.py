@@ -12,7 +12,7 @@ from agentstream.attempt import attempt
 from agentstream.attempt import writer as attempt_writer
 from agentstream.attempt.attempt import AbandonedError
 from agentstream.attempt.entity import Entity
-from agentstream.model import DONE, Outcome, RunKey, RunStatus, Verdict
+from agentstream.model import CANCELLED, DONE, Outcome, RunKey, RunStatus, Verdict
 from agentstream.stream.handler import RedisStreamHandler
 from tests.chat_clients import Script, says, scripted_agent
 from tests.waiting import eventually
@@ -28,7 +28,15 @@ class EntityRun:
         self.key = key
         self.state: str | None = None
 
-    async def execute(self, agent: Any, operation: str = "run", argument: Any = None, *, fallback: bool = True) -> Any:
+    async def execute(
+        self,
+        agent: Any,
+        operation: str = "run",
+        argument: Any = None,
+        *,
+        fallback: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> Any:
         """Execute an operation on the committed state, and return ``(what was answered, the new state)``."""
         if argument is None:
             argument = RunRequest("Plan a trip", self.key.correlation_id, options=self.key.options()).to_dict()
@@ -37,7 +45,9 @@ class EntityRun:
             "state": self.state,
             "batch": [{"name": operation, "input": json.dumps(json.dumps(argument)), "isSignal": False}],
         }
-        executed = json.loads(await Entity(agent, fallback=fallback).execute(json.dumps(batch)))
+        executed = json.loads(
+            await Entity(agent, turns or asyncio.Semaphore(), fallback=fallback).execute(json.dumps(batch))
+        )
         [result] = executed["results"]
         assert not result["isError"], result
         return json.loads(result["result"]), executed["entityState"]
@@ -270,6 +280,26 @@ class TestOneAnswer:
 
         assert text_of((await zombie)[0]) == "the newest's"
         assert model.other_calls == 0
+
+
+async def test_promise_8_bounded_a_run_waits_for_its_turn_and_can_be_cancelled_before_its_model_is_called(
+    run: EntityRun,
+) -> None:
+    turns = asyncio.Semaphore(1)
+    await turns.acquire()
+    agent, model = scripted_agent(says("never"))
+    waiting = asyncio.create_task(run.execute(agent, turns=turns))
+    conversation_id, correlation_id = run.key.conversation_id, run.key.correlation_id
+    await run.handler.cancel_run(conversation_id, correlation_id)
+
+    assert (await run.handler.runs(conversation_id))[correlation_id].attempt == 0
+    await run.handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=CANCELLED)
+    turns.release()
+
+    answered, _ = await waiting
+    assert text_of(answered) == ""
+    assert model.streaming_calls == 0
+    assert not turns.locked()
 
 
 class TestErased:

@@ -1,0 +1,45 @@
+import asyncio
+
+import pytest
+
+from agentstream.http.turns import Turns
+from agentstream.stream.handler import OverloadedError
+
+
+async def hold(turns: Turns, release: asyncio.Event, order: list[int], number: int) -> None:
+    async with turns.take():
+        order.append(number)
+        await release.wait()
+
+
+async def test_promise_8_bounded_turns_are_taken_in_order_and_too_many_are_turned_away() -> None:
+    turns, release, order = Turns(at_once=2, waiting=3, seconds=60), asyncio.Event(), list[int]()
+    holding = [asyncio.create_task(hold(turns, release, order, number)) for number in range(5)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(OverloadedError):
+        async with turns.take():
+            pass
+
+    assert order == [0, 1]
+    release.set()
+    await asyncio.gather(*holding)
+    assert order == [0, 1, 2, 3, 4]
+    async with turns.take():
+        pass
+
+
+async def test_who_waits_for_too_long_is_turned_away_and_gives_up_its_place() -> None:
+    turns, release, order = Turns(at_once=1, waiting=1, seconds=0.01), asyncio.Event(), list[int]()
+    holding = asyncio.create_task(hold(turns, release, order, 0))
+    await asyncio.sleep(0)
+
+    for _ in range(3):
+        with pytest.raises(OverloadedError, match="too long"):
+            async with turns.take():
+                pass
+
+    release.set()
+    await holding
+    async with turns.take():
+        pass
