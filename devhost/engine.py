@@ -336,7 +336,7 @@ class Engine:
 
     # Faults that a test orders
 
-    async def order(self, fault: Fault, match: str) -> Callable[[], Awaitable[None]] | None:
+    async def order(self, fault: Fault, match: str, skip: int = 0) -> Callable[[], Awaitable[None]] | None:
         """Let a fault happen, once; None when there is nothing it could happen to.
 
         ``match`` is a part of the name of what it is to happen to: a function's, with the entity or instance. What is
@@ -352,7 +352,7 @@ class Engine:
                 for work in reversed(self._invoked.values()):
                     if isinstance(work, EntityWork) and match in work.entity_id and await self._overlap(work):
                         return _nothing
-        self.faults.order(fault, match)
+        self.faults.order(fault, match, skip)
         return _nothing
 
     async def _overlap(self, work: EntityWork) -> bool:

@@ -2,10 +2,11 @@
 
 They are off unless ``DEVHOST_FAULTS`` is set. Each is ordered by a POST to ``faults/<fault>`` of the management API,
 with ``?match=`` a part of the name of the entity, instance or function it is to happen to. It happens at once where it
-can, or else the next time that it can.
+can, or else the next time that it can, or with ``?skip=`` after so many times that it could have.
 """
 
 import os
+from dataclasses import dataclass
 from enum import StrEnum
 
 SETTING = "DEVHOST_FAULTS"
@@ -33,21 +34,30 @@ class Fault(StrEnum):
     FUNCTION_TIMEOUT = "function_timeout"
 
 
+@dataclass
+class _Order:
+    fault: Fault
+    match: str
+    skip: int
+
+
 class Faults:
     """The faults that are ordered and have not happened yet."""
 
     def __init__(self) -> None:
         self.enabled = bool(os.environ.get(SETTING))
-        self._ordered: list[tuple[Fault, str]] = []
+        self._ordered: list[_Order] = []
 
-    def order(self, fault: Fault, match: str) -> None:
-        """Let the fault happen once, to the next whose name holds ``match``."""
-        self._ordered.append((fault, match))
+    def order(self, fault: Fault, match: str, skip: int) -> None:
+        """Let the fault happen once, to the next but ``skip`` whose name holds ``match``."""
+        self._ordered.append(_Order(fault, match, skip))
 
     def strikes(self, fault: Fault, name: str) -> bool:
         """Whether the fault is to happen to this one now; it then does not happen again."""
         for ordered in self._ordered:
-            if ordered[0] is fault and ordered[1] in name:
-                self._ordered.remove(ordered)
-                return True
+            if ordered.fault is fault and ordered.match in name:
+                ordered.skip -= 1
+                if ordered.skip < 0:
+                    self._ordered.remove(ordered)
+                    return True
         return False

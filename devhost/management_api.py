@@ -254,7 +254,9 @@ class ManagementApi:
             fault = Fault(request.path_params["fault"])
         except ValueError:
             return Response(status_code=HTTPStatus.NOT_FOUND)
-        rest = await self._engine.order(fault, request.query_params.get("match", ""))
+        rest = await self._engine.order(
+            fault, request.query_params.get("match", ""), int(request.query_params.get("skip", "0"))
+        )
         if rest is None:
             return Response(status_code=HTTPStatus.CONFLICT)
         return Response(status_code=HTTPStatus.ACCEPTED, background=BackgroundTask(rest))

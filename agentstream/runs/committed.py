@@ -28,6 +28,7 @@ ERASE_POLL_SECONDS = 0.05
 # The extension may fail to read a large state while it is written:
 # https://github.com/Azure/azure-functions-durable-extension/issues/2501
 STATE_READS = 3
+CUT_OFF = (df.OrchestrationRuntimeStatus.Failed, df.OrchestrationRuntimeStatus.Terminated)
 
 T = TypeVar("T")
 
@@ -42,10 +43,15 @@ class CommittedMessage(BaseModel):
 
 
 class CommittedRun(BaseModel):
-    """What the durable runtime knows of a run: ``result`` is None while it is under way."""
+    """What the durable runtime knows of a run.
+
+    ``result`` is None while it is under way, and where its orchestration was ``cut_off``: it failed for good before it
+    could say how the run ended, as it does when the worker dies in one of its steps.
+    """
 
     input: RunInput
     result: RunResult | None
+    cut_off: bool
     created_at: str
     updated_at: str
 
@@ -80,6 +86,7 @@ class CommittedState:
         return CommittedRun(
             input=RunInput.model_validate(_decoded(status.input_)),
             result=_result(status),
+            cut_off=status.runtime_status in CUT_OFF,
             created_at=_iso_utc(status.created_time),
             updated_at=_iso_utc(status.last_updated_time),
         )
@@ -97,6 +104,13 @@ class CommittedState:
             for entry in (await self._memory(agent, conversation_id)).entries
             if isinstance(entry, DurableAgentStateResponse) and entry.correlation_id
         }
+
+    async def cut_off_result(self, run: RunInput) -> RunResult:
+        """Return how a run ended whose orchestration was cut off: with what its agent remembers, if it answered."""
+        result = (await self.results(run.agent, run.conversation_id)).get(run.correlation_id)
+        if result is not None and result.status is RunStatus.COMPLETED:
+            return result
+        return RunResult(status=RunStatus.FAILED, code="internal_error")
 
     async def messages(self, conversation_id: str) -> list[CommittedMessage]:
         """Return what was said in a conversation, by the user and by the agents, oldest first."""
@@ -132,7 +146,7 @@ class CommittedState:
 
     async def _has_ended(self, correlation_id: str) -> bool:
         run = await self.run(correlation_id)
-        return run is None or run.result is not None
+        return run is None or run.result is not None or run.cut_off
 
     async def _memory(self, agent: str, conversation_id: str) -> AgentMemory:
         for read in range(STATE_READS):
@@ -170,13 +184,9 @@ def _entity(agent: str, conversation_id: str) -> df.EntityId:
 
 
 def _result(status: DurableOrchestrationStatus) -> RunResult | None:
-    match status.runtime_status:
-        case df.OrchestrationRuntimeStatus.Completed:
-            return RunResult.model_validate(_decoded(status.output))
-        case df.OrchestrationRuntimeStatus.Failed | df.OrchestrationRuntimeStatus.Terminated:
-            return RunResult(status=RunStatus.FAILED, code="internal_error")
-        case _:
-            return None
+    if status.runtime_status is df.OrchestrationRuntimeStatus.Completed:
+        return RunResult.model_validate(_decoded(status.output))
+    return None
 
 
 def _committed_result(entry: DurableAgentStateResponse) -> RunResult:

@@ -150,12 +150,13 @@ class RunHandle:
             await self.runs.both.committed.send_cancel(self.correlation_id)
         except DurableUnavailableError:
             # The runtime refuses events for an orchestration that has ended, or was purged.
-            if (await self._committed()).result is None:
+            committed = await self._committed()
+            if committed.result is None and not committed.cut_off:
                 raise
             raise RunEndedError(self.correlation_id) from None
 
     async def _view(self, committed: CommittedRun) -> RunView:
-        result = committed.result or await self._open_result(committed.input)
+        result = committed.result or await self._unreported_result(committed)
         error = None if result.code is None else RunError(code=result.code, message=ERROR_MESSAGES[result.code])
         return RunView(
             correlation_id=self.correlation_id,
@@ -168,20 +169,26 @@ class RunHandle:
             updated_at=committed.updated_at,
         )
 
-    async def _open_result(self, run: RunInput) -> RunResult:
-        """Return what is known of a run whose orchestration has not ended."""
-        status = RunStatus.RUNNING
+    async def _unreported_result(self, committed: CommittedRun) -> RunResult:
+        """Return what is known of a run whose orchestration has not said how it ended."""
+        run, status = committed.input, RunStatus.RUNNING
         with contextlib.suppress(RedisError, KeyError):
             status = (await self.runs.both.stream.runs(run.conversation_id))[run.correlation_id].status
-        if status.is_open:
-            return RunResult(status=status if status is RunStatus.QUEUED else RunStatus.RUNNING)
-        # The terminal event is out, and the orchestration about to complete: the answer is in the entity's state.
-        if status is RunStatus.TIMED_OUT:
-            return RunResult(status=status, code="timeout")
-        results = await self.runs.both.committed.results(run.agent, run.conversation_id)
-        code = "internal_error" if status is RunStatus.FAILED else None
-        result = results.get(run.correlation_id, RunResult(status=status, code=code))
-        return result.model_copy(update={"status": status})
+        match status:
+            case RunStatus.COMPLETED | RunStatus.CANCELLED:
+                # The terminal event is out, so the answer is in the agent's memory.
+                results = await self.runs.both.committed.results(run.agent, run.conversation_id)
+                answer = results.get(run.correlation_id, RunResult(status=status))
+                return RunResult(status=status, response=answer.response)
+            case RunStatus.TIMED_OUT:
+                return RunResult(status=status, code="timeout")
+            case RunStatus.FAILED:
+                results = await self.runs.both.committed.results(run.agent, run.conversation_id)
+                failure = results.get(run.correlation_id, RunResult(status=status))
+                return RunResult(status=status, code=failure.code or "internal_error")
+        if committed.cut_off:
+            return await self.runs.both.committed.cut_off_result(run)
+        return RunResult(status=status if status is RunStatus.QUEUED else RunStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)

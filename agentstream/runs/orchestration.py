@@ -99,11 +99,13 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
     return result.model_dump()
 
 
-async def write_result(handler: RedisStreamHandler, run: RunInput, result: RunResult) -> RunStatus | None:
+async def write_result(
+    handler: RedisStreamHandler, run: RunInput, result: RunResult, *, unless_answered: bool = False
+) -> RunStatus | None:
     """End a run's stream with its result, unless it has ended.
 
     Returns:
-        The status with which it ended; None where its timer fired after it had been answered.
+        The status with which it ended; None where it was answered before its timer fired, or ``unless_answered``.
 
     Raises:
         ErasedError: Its conversation was erased.
@@ -113,6 +115,7 @@ async def write_result(handler: RedisStreamHandler, run: RunInput, result: RunRe
         correlation_id=run.correlation_id,
         outcome=result.outcome(run.correlation_id),
         answer=None if result.response is None else normalized(result.response),
+        unless_answered=unless_answered,
         created=run.created,
     )
 

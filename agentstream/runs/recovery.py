@@ -159,13 +159,13 @@ async def _settle_all(
     async def settle(correlation_id: str, run: RunRecord) -> None:
         committed = await _read_run(both, correlation_id, reads)
         with contextlib.suppress(ErasedError):
-            await _settle(both.stream, conversation_id, correlation_id, run, committed)
+            await _settle(both, conversation_id, correlation_id, run, committed)
 
     await _all(settle(correlation_id, run) for correlation_id, run in runs.items())
 
 
 async def _settle(
-    stream: RedisStreamHandler,
+    both: Sources,
     conversation_id: str,
     correlation_id: str,
     run: RunRecord,
@@ -174,18 +174,22 @@ async def _settle(
     if committed is None:
         if run.attempt == 0 and now_ms() - run.created > NOT_STARTED_SECONDS * 1000:
             outcome = Outcome.failure("not_started", correlation_id)
-            await stream.end_unstarted(
+            await both.stream.end_unstarted(
                 conversation_id, correlation_id=correlation_id, outcome=outcome, created=run.created
             )
     elif committed.result is not None:
-        await write_result(stream, committed.input, committed.result)
+        await write_result(both.stream, committed.input, committed.result)
+    elif committed.cut_off:
+        result = await both.committed.cut_off_result(committed.input)
+        await write_result(both.stream, committed.input, result, unless_answered=result.response is None)
 
 
 async def _lost_run(both: Sources, conversation_id: str, correlation_id: str) -> list[LostRun]:
     run = await both.committed.run(correlation_id)
     if run is None or run.input.conversation_id != conversation_id:
         return []
-    return [_lost(correlation_id, run.input.agent, run.result, run.input.created)]
+    result = await both.committed.cut_off_result(run.input) if run.cut_off else run.result
+    return [_lost(correlation_id, run.input.agent, result, run.input.created)]
 
 
 async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semaphore) -> list[LostRun]:
@@ -194,7 +198,7 @@ async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semapho
         run = await _read_run(both, correlation_id, reads)
         if run is None:
             return _lost(correlation_id, agent, result, 0)
-        return _lost(correlation_id, agent, run.result, run.input.created)
+        return _lost(correlation_id, agent, result if run.cut_off else run.result, run.input.created)
 
     lost: list[LostRun] = []
     for agent in both.committed.agents:

@@ -55,6 +55,8 @@ ERASURE_SECONDS = 8 * 24 * 3600
 ERASING_SECONDS = 60
 # A cancellation is sent to the durable runtime once, and again when it is asked for again after this long.
 CANCEL_RESEND_MS = 5_000
+# When the script that ends a run leaves it alone.
+UNLESS_BEGUN, UNLESS_ANSWERED = 1, 2
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
 # of the blocking read, of its waking and of the health check, a process with two event loops has 9 at most.
 MAX_COMMANDS_AT_ONCE = 3
@@ -250,6 +252,7 @@ class RedisStreamHandler:
         correlation_id: str,
         outcome: Outcome = DONE,
         answer: str | None = None,
+        unless_answered: bool = False,
         created: int = 0,
     ) -> RunStatus | None:
         """End a run with its terminal event, once: a run that has ended stays as it is.
@@ -260,15 +263,18 @@ class RedisStreamHandler:
             outcome: How it ended. A run that was being cancelled and completed ends as cancelled.
             answer: The committed answer, normalized (``stream_text``). Where the newest attempt streamed anything
                 else, a ``reset`` and this text come before the terminal event.
+            unless_answered: Whether to leave alone a run that was answered: its answer is about to be committed. A run
+                whose timer has fired is left alone then, too.
             created: When the run was accepted.
 
         Returns:
-            The status with which the run ended; None where it is not ended as timed out, since it had answered before.
+            The status with which the run ended; None where it was left alone.
 
         Raises:
             ErasedError: There is nothing to end any more.
         """
-        return await self._finish(conversation_id, correlation_id, outcome, created, unstarted=False, answer=answer)
+        unless = UNLESS_ANSWERED if unless_answered else 0
+        return await self._finish(conversation_id, correlation_id, outcome, created, unless=unless, answer=answer)
 
     async def end_unstarted(
         self, conversation_id: str, *, correlation_id: str, outcome: Outcome, created: int = 0
@@ -281,7 +287,7 @@ class RedisStreamHandler:
         Raises:
             ErasedError: There is nothing to end any more.
         """
-        status = await self._finish(conversation_id, correlation_id, outcome, created, unstarted=True, answer=None)
+        status = await self._finish(conversation_id, correlation_id, outcome, created, unless=UNLESS_BEGUN, answer=None)
         return status or RunStatus.RUNNING
 
     async def _finish(
@@ -291,7 +297,7 @@ class RedisStreamHandler:
         outcome: Outcome,
         created: int,
         *,
-        unstarted: bool,
+        unless: int,
         answer: str | None,
     ) -> RunStatus | None:
         status = await self._run_script(
@@ -302,7 +308,7 @@ class RedisStreamHandler:
             outcome.status,
             outcome.event,
             outcome.data,
-            int(unstarted),
+            unless,
             int(answer is not None),
             *split_answer(answer or ""),
         )

@@ -49,8 +49,8 @@ async def app(redis: RedisProcess, model: ModelServer, state_dir: Path) -> Async
             yield App(host, client)
 
 
-async def order(app: App, fault: str, match: str = "") -> None:
-    response = await app.client.post(f"{FAULTS}/{fault}", params={"match": match})
+async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
+    response = await app.client.post(f"{FAULTS}/{fault}", params={"match": match, "skip": skip})
     assert response.status_code == httpx.codes.ACCEPTED, response.text
 
 
@@ -150,6 +150,32 @@ async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestra
     assert (status["status"], status["response"]) == ("failed", None)
     messages = (await app.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
     assert [message["text"] for message in messages if message["role"] == "assistant"] == []
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orchestrations_last_step(
+    app: App, redis: RedisProcess, cancelled: bool
+) -> None:
+    # Its steps: the start, the cancellation if there is one, its marking, the entity's answer, the stream's end.
+    await order(app, "die_in_step", skip=4 if cancelled else 2)
+    reply = (
+        script(chunks=["the ", "answer", "never"], hangs_after=2) if cancelled else script(chunks=["the ", "answer"])
+    )
+    run, following, reading = await start_and_follow(app, reply)
+    await following.received(2)
+    if cancelled:
+        await app.client.post(f"{run['status_url']}/cancel")
+    await reading
+    await asyncio.to_thread(app.host.wait_for_log, "worker process died")
+    await asyncio.to_thread(app.host.wait_for_log, "Ready", times=2)
+
+    status = await app.run(run["correlation_id"])
+    assert (status["status"], status["response"]) == ("cancelled" if cancelled else "completed", "the answer")
+    assert following.events[-1].event == ("cancelled" if cancelled else "done")
+    redis.kill()
+    redis.lose_data()
+    redis.start()
+    assert text_of(await app.events(run["stream_url"])) == "the answer"
 
 
 async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(app: App) -> None:

@@ -1,8 +1,10 @@
--- ARGV: status, event, data, unstarted (1 to act only on a run without an attempt, else 0), compare (1 or 0), then the
--- committed answer in chunks. Answers the run's status; 'answered', and nothing is done, where the run timer fired after
--- the answer; 'erased' where there is nothing to end any more.
+-- ARGV: status, event, data, unless (1 to leave alone a run that an attempt has begun, 2 one that was answered, else 0),
+-- compare (1 or 0), then the committed answer in chunks. Answers the run's status; 'answered', and nothing is done, where
+-- it was left alone for its answer, as it is when its timer fires after it; 'erased' where there is nothing to end any
+-- more.
 
 local status, event, data, unstarted, compare = ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
+local unless_answered = ARGV[7] == '2' or status == 'timed_out'
 local run = load()
 if not run then
   if is_erased() then return 'erased' end
@@ -10,7 +12,7 @@ if not run then
 end
 -- Of a run that was lost nobody knows whether an attempt had begun.
 if not is_open(run) or (unstarted and (run.attempt > 0 or run.lost)) then return run.status end
-if status == 'timed_out' and run.answered then return 'answered' end
+if unless_answered and run.answered then return 'answered' end
 if keys == 0 then save(run) end
 
 if compare and (run.lost or streamed(run) ~= table.concat(ARGV, '', 9)) then
