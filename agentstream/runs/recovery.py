@@ -7,6 +7,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from agentstream.model import ErasedError, LostRun, Outcome, RunRecord, RunResult, RunStatus, now_ms
@@ -18,6 +19,8 @@ from agentstream.stream.text import normalized
 
 # A run is started right after it was accepted; one that was not by now has lost its process in between.
 NOT_STARTED_SECONDS = 30.0
+# An answer that was lost with its state is given again within this time where the runtime still has the operation.
+RECOMMIT_SECONDS = 10.0
 # How many runs are asked for at a time, of all conversations: the rest of the app needs the durable runtime, too.
 READS_AT_ONCE = 8
 # How many of a conversation's open runs one look asks for, or more where all of them would not have had their turn in
@@ -149,6 +152,10 @@ def _age(correlation_id: str, run: RunRecord) -> tuple[int, str]:
     return run.created, correlation_id
 
 
+def _age_of(iso_time: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(iso_time)).total_seconds()
+
+
 def _is_just_accepted(run: RunRecord, now: int) -> bool:
     return run.status is RunStatus.QUEUED and run.attempt == 0 and now - run.created <= NOT_STARTED_SECONDS * 1000
 
@@ -181,7 +188,9 @@ async def _settle(
         await write_result(both.stream, committed.input, committed.result)
     elif committed.cut_off:
         result = await both.committed.cut_off_result(committed.input)
-        await write_result(both.stream, committed.input, result, unless_answered=result.response is None)
+        # An answer that was given may be committed yet; one that is not soon never will be.
+        waits = result.response is None and _age_of(committed.updated_at) < RECOMMIT_SECONDS
+        await write_result(both.stream, committed.input, result, unless_answered=waits)
 
 
 async def _lost_run(both: Sources, conversation_id: str, correlation_id: str) -> list[LostRun]:

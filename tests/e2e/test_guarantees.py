@@ -10,8 +10,11 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler
 from devhost.testing import HostProcess
 from tests.app import App, error_of, text_of
 from tests.model_server import ModelServer
@@ -176,6 +179,27 @@ async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orch
     redis.lose_data()
     redis.start()
     assert text_of(await app.events(run["stream_url"])) == "the answer"
+
+
+async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_committed(
+    app: App, redis: RedisProcess
+) -> None:
+    await order(app, "die_in_step", skip=1)
+    run, following, reading = await start_and_follow(app, script(chunks=["so far"], hangs_after=1))
+    await following.received(1)
+    # What an attempt leaves that answers, and whose operation the runtime then ends by itself.
+    async with Redis.from_url(redis.url, decode_responses=True) as client:
+        records: Any = client.hget(f"agent-runs:{{agent-stream:{run['conversation_id']}}}", run["correlation_id"])
+        attempt = json.loads(await records)["attempt"]
+    stream = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
+    await stream.answer_run(run["conversation_id"], run["correlation_id"], int(attempt))
+    await stream.aclose()
+    await order(app, "function_timeout", run["conversation_id"])
+
+    await reading
+
+    assert error_of(following.events)["code"] == "internal_error"
+    assert (await app.run(run["correlation_id"]))["status"] == "failed"
 
 
 async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(app: App) -> None:
