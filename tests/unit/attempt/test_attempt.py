@@ -234,6 +234,16 @@ class TestOneAnswer:
         assert status is None
         assert await run.events() == [("message", "in time")]
 
+    async def test_a_run_that_was_answered_by_an_error_is_not_left_alone(self, run: EntityRun) -> None:
+        agent, _ = scripted_agent(failing("Day"))
+        await run.execute(agent, fallback=False)
+
+        status = await run.handler.write_completion(
+            run.key.conversation_id, correlation_id=run.key.correlation_id, outcome=FAILED, unless_answered=True
+        )
+
+        assert status is RunStatus.FAILED
+
     async def test_it_is_executed_again_when_the_newest_attempt_is_dead(
         self, run: EntityRun, monkeypatch: pytest.MonkeyPatch
     ) -> None:
