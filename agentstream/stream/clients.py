@@ -13,7 +13,8 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from agentstream.settings import Settings
 from agentstream.stream.cluster_watcher import ClusterWatcher
 from agentstream.stream.handler import Keys, RedisStreamHandler, decode_entry
-from agentstream.stream.watcher import ANSWER_SECONDS, BlockingReadWatcher
+from agentstream.stream.listening import ANSWER_SECONDS
+from agentstream.stream.watcher import StreamWatcher
 
 GetStream = Callable[[], Awaitable[RedisStreamHandler]]
 
@@ -73,12 +74,12 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     }
     # Every script can be repeated, so a connection that broke is tried again at once.
     patient = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
-    # A blocking read is woken by its connection's id, and a connection's subscriptions are told of what comes after
-    # them, so a new connection must not take the old one's place unnoticed.
-    impatient = Retry(NoBackoff(), retries=0)
+    # A connection's subscriptions are told of what comes after them, so a new connection must not take the old one's
+    # place unnoticed. And redis-py logs each push of the newer protocol.
+    watching: dict[str, Any] = options | {"retry": Retry(NoBackoff(), retries=0), "protocol": 2}
 
     def shard(node: ClusterNode) -> Redis:
-        client = Redis.from_url(url, retry=impatient, **options)
+        client = Redis.from_url(url, **watching)
         client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
         return client
 
@@ -86,5 +87,5 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
         cluster = RedisCluster.from_url(url, retry=patient, **options)
         return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard, decode_entry), ttl_seconds, keys)
     commands = Redis.from_url(url, retry=patient, **options)
-    reader = Redis.from_url(url, retry=impatient, single_connection_client=True, **options)
-    return RedisStreamHandler(commands, BlockingReadWatcher(reader, commands, decode_entry), ttl_seconds, keys)
+    watcher = StreamWatcher(Redis.from_url(url, **watching), decode_entry)
+    return RedisStreamHandler(commands, watcher, ttl_seconds, keys)

