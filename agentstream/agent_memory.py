@@ -63,7 +63,7 @@ class AgentMemory(AgentEntityStateProviderMixin):
         self.persist_state()
 
     def reset(self) -> None:
-        """Forget what was said; not that the conversation was erased, or a run from before could be remembered again."""
+        """Forget what was said, but not an erasure, or a run from before it could be remembered again."""
         since = self.erased_since
         super().reset()
         if since >= 0:
