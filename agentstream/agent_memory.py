@@ -62,6 +62,13 @@ class AgentMemory(AgentEntityStateProviderMixin):
         self.entries.append(DurableAgentStateResponse.from_run_response(request.correlation_id, response))
         self.persist_state()
 
+    def reset(self) -> None:
+        """Forget what was said, but not an erasure, or a run from before it could be remembered again."""
+        since = self.erased_since
+        super().reset()
+        if since >= 0:
+            self.erase(since)
+
     def erase(self, since: int) -> None:
         """Forget everything, for good: a run that was accepted up to ``since`` is not remembered any more."""
         forgotten = DurableAgentState()

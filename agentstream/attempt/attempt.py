@@ -82,6 +82,7 @@ class _Attempt(AgentResponseCallbackProtocol):
         self._fallback = fallback
         self._get_stream = get_stream
         self._writer = self._new_writer()
+        self._has_streamed = False
         self._scope: asyncio.Timeout | None = None
 
     async def answer(self, memory: AgentMemory, request: RunRequest) -> AgentResponse | None:
@@ -110,10 +111,13 @@ class _Attempt(AgentResponseCallbackProtocol):
         return self._agent.get_session(*names, **options)
 
     def run(self, messages: Any = None, *, stream: bool = False, **options: Any) -> Any:
-        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or again when that has failed."""
+        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or else without."""
         if stream:
-            return self._agent.run(messages, stream=True, **options)
-        return self._run_again(messages, options)
+            updates = self._agent.run(messages, stream=True, **options)
+            # An agent that does not stream raises, and has not called its model.
+            self._has_streamed = True
+            return updates
+        return self._run_without_streaming(messages, options)
 
     async def on_streaming_response_update(self, update: AgentResponseUpdate, context: AgentCallbackContext) -> None:
         self._writer.write(update.text)
@@ -123,14 +127,15 @@ class _Attempt(AgentResponseCallbackProtocol):
         # A model service tells whole seconds, or none, and the time of its own clock.
         response.created_at = datetime.now(UTC).isoformat()
 
-    async def _run_again(self, messages: Any, options: dict[str, Any]) -> AgentResponse:
-        """Call the model a second time.
+    async def _run_without_streaming(self, messages: Any, options: dict[str, Any]) -> AgentResponse:
+        """Run the agent without streaming.
 
-        It costs a second bill, and answers where only streaming is broken.
+        After a call that streamed it costs a second bill, and answers where only streaming is broken.
         """
-        if not self._fallback:
-            raise RuntimeError("the model failed while streaming")
-        logger.warning("run %s: calling the model a second time, without streaming", self._run.correlation_id)
+        if self._has_streamed:
+            if not self._fallback:
+                raise RuntimeError("the model failed while streaming")
+            logger.warning("run %s: calling the model a second time, without streaming", self._run.correlation_id)
         await self._writer.close()
         self._writer = self._new_writer(instead_of=self._writer.attempt)
         await self._writer.start()

@@ -12,13 +12,26 @@ from agentstream.http.problems import ProblemError
 from agentstream.model import FIRST_CURSOR, RunRequest, parse_cursor
 from agentstream.stream.text import well_formed
 
-# The framework's newer and older names for a conversation.
-CONVERSATION_NAMES = ("conversation_id", "session_id", "thread_id")
+# Ours, and the framework's newer and older names for a conversation.
+CONVERSATION_NAMES = ("conversation_id", "session_id", "sessionId", "thread_id")
+# What the framework's own route takes, and its next version will, and this one does not: to ignore it would be to do
+# something else than was asked for.
+UNSUPPORTED_OPTIONS = (
+    "role",
+    "response_format",
+    "enable_tool_calls",
+    "request_response_format",
+    "options",
+    "waitForResponse",
+    "correlationId",
+)
 WAIT_HEADER = "x-ms-wait-for-response"
 # A JSON string may write each byte of a message as an escape of six characters.
 JSON_ESCAPE_BYTES = 6
 JSON_ENVELOPE_BYTES = 4_096
 
+# A type of which the structured syntax suffix says that it is JSON (RFC 6839, section 3.1), beside JSON itself.
+_JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
 # Names of dots alone would vanish from a URL's path (RFC 3986, section 5.2.4).
 _ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -32,6 +45,7 @@ async def parse_run_request(request: Request, max_message_bytes: int) -> RunRequ
         ProblemError: 400, 413 or 415, as the API's contract says.
     """
     body = await _read_body(request, max_message_bytes)
+    _refuse_unsupported(body)
     message = body.get("message")
     if not isinstance(message, str) or not message.strip():
         raise _bad_request('The message is empty. Send it as text/plain, or as JSON: {"message": "..."}.')
@@ -80,7 +94,7 @@ async def _read_body(request: Request, max_message_bytes: int) -> dict[str, Any]
     content_type = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
     if content_type in ("", "text/plain"):
         return {"message": _decode(await _read(request, max_message_bytes, max_message_bytes))}
-    if content_type == "application/json":
+    if _JSON.fullmatch(content_type):
         limit = JSON_ESCAPE_BYTES * max_message_bytes + JSON_ENVELOPE_BYTES
         return _parse_json(_decode(await _read(request, limit, max_message_bytes)))
     raise ProblemError(
@@ -117,20 +131,33 @@ def _parse_json(text: str) -> dict[str, Any]:
     return body
 
 
+def _refuse_unsupported(body: Mapping[str, Any]) -> None:
+    unsupported = [name for name in UNSUPPORTED_OPTIONS if body.get(name) is not None]
+    if unsupported:
+        names = ", ".join(unsupported)
+        raise _bad_request(f"Not supported here: {names}. Send message, conversation_id and wait_for_response only.")
+
+
 def _conversation_id(request: Request, body: Mapping[str, Any]) -> str | None:
-    for source in (body, request.query_params):
-        for name in CONVERSATION_NAMES:
-            value: Any = source.get(name)
-            if value is not None:
-                return parse_id(name, value if isinstance(value, str) else "")
-    return None
+    given: list[tuple[str, Any]] = [*body.items(), *request.query_params.multi_items()]
+    named = {
+        parse_id(name, value if isinstance(value, str) else ""): name
+        for name, value in given
+        if name in CONVERSATION_NAMES and value is not None
+    }
+    if len(named) > 1:
+        names = " and ".join(dict.fromkeys(named.values()))
+        raise _bad_request(f"The values of {names} differ, and all of them name the conversation. Send one.")
+    return next(iter(named), None)
 
 
 def _wait(request: Request, body: Mapping[str, Any]) -> bool:
     header = request.headers.get(WAIT_HEADER)
     if header is not None:
         return parse_boolean(WAIT_HEADER, header)
-    value = request.query_params.get("wait_for_response", body.get("wait_for_response", False))
+    value = request.query_params.get("wait_for_response", body.get("wait_for_response"))
+    if value is None:
+        return False
     return parse_boolean("wait_for_response", value if isinstance(value, str | bool) else "")
 
 

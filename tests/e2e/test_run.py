@@ -212,7 +212,7 @@ async def test_twenty_runs_at_once_do_not_mix(app: App) -> None:
     await asyncio.gather(*(run(number) for number in range(20)))
 
 
-@pytest.mark.parametrize("name", ["conversation_id", "session_id", "thread_id"])
+@pytest.mark.parametrize("name", ["conversation_id", "session_id", "sessionId", "thread_id"])
 async def test_a_conversation_can_be_named_by_each_alias(app: App, conversation_id: str, name: str) -> None:
     in_body = await app.client.post(RUN_ROUTE, json={"message": script(chunks=["a"]), name: conversation_id})
     in_query = await app.client.post(RUN_ROUTE, params={name: conversation_id}, content=script(chunks=["b"]))

@@ -1,10 +1,13 @@
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from agent_framework import Agent
 from agent_framework_durabletask import RunRequest
 
 from agentstream.agent_memory import AgentMemory, entry_text, is_error
@@ -449,3 +452,32 @@ async def test_a_reset_forgets_and_an_unknown_operation_fails(run: EntityRun) ->
     assert run.said == []
     with pytest.raises(AssertionError, match="no operation"):
         await run.execute(agent, "dance")
+
+
+class DoesNotStream(Agent):
+    """An agent that has only the call which does not stream."""
+
+    def run(self, *messages: Any, stream: bool = False, **options: Any) -> Any:
+        if stream:
+            raise TypeError("this agent does not stream")
+        return super().run(*messages, **options)
+
+
+async def test_a_failed_run_leaks_nothing_into_another_agents_call_in_the_same_task(
+    handler: RedisStreamHandler,
+) -> None:
+    async def run(agent: Any) -> Any:
+        key = RunKey(f"c-{uuid.uuid4()}", f"r-{uuid.uuid4()}")
+        accepted = await handler.accept_run(key.conversation_id, key.correlation_id, "TravelPlanner")
+        assert accepted is not None
+        each = EntityRun(handler, replace(key, created=accepted.created))
+        return (await each.execute(agent, fallback=False))[0]
+
+    _, model = scripted_agent(says(), once=lambda: "at once")
+    failed = await run(scripted_agent(failing("half "))[0])
+    other = await run(DoesNotStream(model, "Plan.", name="TravelPlanner"))
+
+    assert "error" in json.dumps(failed)
+    # It was called once, so that the fallback, a second call, need not be allowed.
+    assert text_of(other) == "at once"
+    assert (model.streaming_calls, model.other_calls) == (0, 1)

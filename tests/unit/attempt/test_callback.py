@@ -43,6 +43,27 @@ async def test_two_runs_of_the_callback_on_its_own_do_not_mix(
     await asyncio.gather(*(asyncio.create_task(run(number)) for number in range(10)))
 
 
+async def test_two_runs_of_one_callback_in_one_task_are_both_streamed_whole(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    callback = RedisStreamCallback(completes_stream=True)
+    state = MemoryState(conversation_id)
+
+    for run in ("first", "second"):
+        agent, _ = scripted_agent(says(f"{run} ", "answer"))
+        await run_entity(agent, callback, RunRequest("Hi", run), state)
+
+    events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
+    assert [(event.correlation_id, event.kind, event.data) for event in events] == [
+        ("first", "message", "first "),
+        ("first", "message", "answer"),
+        ("first", "done", "[DONE]"),
+        ("second", "message", "second "),
+        ("second", "message", "answer"),
+        ("second", "done", "[DONE]"),
+    ]
+
+
 async def test_no_exception_leaves_the_callback_and_the_agent_answers_without_redis(
     valkey: ValkeyServer, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

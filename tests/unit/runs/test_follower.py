@@ -1,0 +1,98 @@
+import contextlib
+import gc
+import json
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+import azure.durable_functions as df
+import pytest
+
+from agentstream.model import FIRST_CURSOR, Chunk, Event
+from agentstream.runs.committed import CommittedState
+from agentstream.runs.follower import Follower
+from agentstream.runs.recovery import Recovery, Sources
+from agentstream.stream.handler import RedisStreamHandler
+from tests.redis_process import free_port
+
+
+@pytest.fixture
+def follower(handler: RedisStreamHandler, conversation_id: str) -> Follower:
+    """A follower of what Redis knows, so that the durable runtime is not needed. Nothing listens there."""
+    address = {
+        "rpcBaseUrl": f"http://127.0.0.1:{free_port()}/",
+        "taskHubName": "",
+        "creationUrls": {},
+        "managementUrls": {},
+    }
+    committed = CommittedState(df.DurableOrchestrationClient(json.dumps(address)), ["TravelPlanner"])
+    return Follower(
+        Sources(handler, committed),
+        Recovery(interval_seconds=60),
+        conversation_id,
+        cursor=FIRST_CURSOR,
+        correlation_id=None,
+        waits=True,
+        heartbeat_seconds=0.05,
+        deadline=math.inf,
+    )
+
+
+@pytest.fixture
+def live(handler: RedisStreamHandler, monkeypatch: pytest.MonkeyPatch) -> set[object]:
+    """The subscriptions that have begun and not ended."""
+    begun: set[object] = set()
+    subscribe = handler._watcher.subscribe
+
+    def recorded(key: str, cursor: str) -> object:
+        subscription = subscribe(key, cursor)
+        begun.add(subscription)
+        end: Callable[[], None] = subscription.end
+
+        def ending() -> None:
+            begun.discard(subscription)
+            end()
+
+        monkeypatch.setattr(subscription, "end", ending)
+        return subscription
+
+    monkeypatch.setattr(handler._watcher, "subscribe", recorded)
+    return begun
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_a_follower_that_is_closed_in_the_middle_has_ended_its_subscription_at_once(
+    follower: Follower, handler: RedisStreamHandler, live: set[object], conversation_id: str
+) -> None:
+    await handler.accept_run(conversation_id, "run", "TravelPlanner")
+    _, attempt = await handler.begin_attempt(conversation_id, "run")
+    await handler.append(conversation_id, "run", attempt, 0, [Chunk("a", 0)])
+    batches: AsyncGenerator[list[Event], None] = follower.batches()
+    while not live:
+        await anext(batches)
+
+    await batches.aclose()
+
+    # Without a turn of the event loop in between, in which a generator that was forgotten would be closed.
+    assert not live
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
+async def test_a_reader_that_is_left_by_an_exception_has_ended_its_subscription_at_once(
+    follower: Follower, handler: RedisStreamHandler, live: set[object], conversation_id: str
+) -> None:
+    await handler.accept_run(conversation_id, "run", "TravelPlanner")
+    batches = follower.batches()
+    with contextlib.suppress(ZeroDivisionError):
+        async with contextlib.aclosing(batches):
+            async for _ in batches:
+                if live:
+                    raise ZeroDivisionError
+
+    assert not live
