@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from devhost.entities import OperationOutcome, batch_json, entity_name, failed_operation, operation_outcome
 from devhost.faults import Fault, Faults
 from devhost.function_timeout import FunctionTimeout
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
-from devhost.history import Event, EventType, new_event
-from devhost.orchestrations import FINAL_STATUSES, Episode, OrchestrationWork
+from devhost.protocol_v1.entities import OperationOutcome, batch_json, entity_name, failed_operation, operation_outcome
+from devhost.protocol_v1.episode import FINAL_STATUSES, Episode, OrchestrationWork
+from devhost.protocol_v1.history import Event, EventType, new_event
 from devhost.store import ActivityWork, EntityWork, Store
 from devhost.worker import InvocationFailedError
 

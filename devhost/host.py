@@ -14,8 +14,8 @@ from devhost.host_config import HostConfig
 from devhost.http_proxy import HttpProxy
 from devhost.http_server import bind, make_app, make_server, origin
 from devhost.http_triggers import function_path, function_routes
-from devhost.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
 from devhost.processes import restart
+from devhost.protocol_v1.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
 from devhost.worker import Worker
 
 logger = logging.getLogger(__name__)

@@ -22,9 +22,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from devhost.history import CONTROL_EVENTS, Event, EventType, encode, execution_started, isoformat, new_event
-from devhost.orchestrations import FINAL_STATUSES, Episode, Message, OrchestrationWork, Progress
 from devhost.processes import process_start_time
+from devhost.protocol_v1.episode import FINAL_STATUSES, Episode, Message, OrchestrationWork, Progress
+from devhost.protocol_v1.history import (
+    CONTROL_EVENTS,
+    Event,
+    EventType,
+    encode,
+    execution_started,
+    isoformat,
+    new_event,
+)
 
 # Of the tables; a file of another one is refused rather than misread.
 SCHEMA_VERSION = 2

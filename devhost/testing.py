@@ -1,4 +1,4 @@
-"""Starting, killing and restarting ``python -m devhost`` from tests."""
+"""Starting, killing, pausing and restarting ``python -m devhost`` from tests and benchmarks."""
 
 import contextlib
 import os
@@ -64,6 +64,7 @@ class HostProcess:
 
     @property
     def pid(self) -> int:
+        """The id of its process, the last one started."""
         return self._running().pid
 
     @property
@@ -95,6 +96,15 @@ class HostProcess:
         self._running().kill()
         self._ended(timeout=10)
 
+    def restart(self, timeout: float = 20) -> None:
+        """SIGKILL and a new start over the same port and durable state, which is ready when this returns.
+
+        Raises:
+            HostNotReadyError: as ``start``.
+        """
+        self.kill()
+        self.start(timeout)
+
     def stop(self, timeout: float = 10) -> int:
         """SIGINT, as Ctrl-C sends; the exit status."""
         self._running().send_signal(signal.SIGINT)
@@ -121,6 +131,7 @@ class HostProcess:
         raise TimeoutError("the host is in a transaction all the time")
 
     def resume(self) -> None:
+        """SIGCONT: a paused one goes on where it was stopped."""
         self._running().send_signal(signal.SIGCONT)
 
     def wait(self, timeout: float = 10) -> int:

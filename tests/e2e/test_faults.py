@@ -101,8 +101,7 @@ async def follow_long_run(app: App, seconds: float) -> tuple[dict[str, str], Rec
 async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
     run, following, reading = await follow_long_run(frail, 30)
 
-    frail.host.kill()
-    frail.host.start()
+    frail.host.restart()
 
     await reading
     await assert_told_all(frail, run, following, "".join(LONG))

@@ -294,8 +294,7 @@ def test_death_of_the_machine_in_a_step_only_repeats_it(new_host: NewHost, tmp_p
         wait_until(lambda: operations.status("run")["runtimeStatus"] == "Running", "it runs")
         operations.raise_event("run", "go")
         operations.wait_for_lines("gate.reached", 1)
-        host.kill()
-        host.start()
+        host.restart()
         operations.wait_for_lines("gate.reached", 2)
         operations.open_gate("gate")
         assert operations.wait("run")["output"] == "came through"

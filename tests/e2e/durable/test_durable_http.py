@@ -190,8 +190,7 @@ def test_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
         host.start()
         assert client.get("key") == "kept"
         client.set("key", "kept over a kill")
-        host.kill()
-        host.start()
+        host.restart()
         assert "already listening" in host.log
         assert client.get("key") == "kept over a kill"
         client.shutdown(nosave=True)

@@ -38,8 +38,7 @@ def test_outcomes_survive_sigkill_in_the_middle(new_host: NewHost, journal_dir: 
         started = {name: programs.start(name, {"gate": f"gate-{name}"}, name) for name in [*OUTCOMES, "approval"]}
         for name in started:
             programs.wait_at_gate(f"gate-{name}")
-        host.kill()
-        host.start()
+        host.restart()
         assert programs.raise_event("approval", "Approval", True).status_code == 202
         for name in started:
             programs.open_gate(f"gate-{name}")

@@ -19,8 +19,7 @@ def test_kills_at_any_instant_lose_and_repeat_nothing(new_host: NewHost, journal
         for _ in range(4):
             runs += [programs.start("adding", {"key": "exact", "times": 5}) for _ in range(20)]
             time.sleep(instants.uniform(0, 0.3))
-            host.kill()
-            host.start()
+            host.restart()
         for run in runs:
             assert programs.wait(run)["output"] == "added"
         assert programs.counter("exact") == 400

@@ -3,8 +3,8 @@
 from typing import Any
 
 from devhost.functions import FunctionTable
-from devhost.history import Event, EventType, execution_started, new_event
-from devhost.orchestrations import ActionType, Episode, Message, OrchestrationWork, Progress
+from devhost.protocol_v1.episode import ActionType, Episode, Message, OrchestrationWork, Progress
+from devhost.protocol_v1.history import Event, EventType, execution_started, new_event
 
 
 def episode(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from devhost.functions import FunctionTable
-from devhost.history import EventType, new_event
-from devhost.orchestrations import Episode, OrchestrationWork, SubOrchestration
+from devhost.protocol_v1.episode import Episode, OrchestrationWork, SubOrchestration
+from devhost.protocol_v1.history import EventType, new_event
 from devhost.store import EntityWork, InstanceExistsError, StateError, Store
 from tests.unit.devhost.builders import call, result
 

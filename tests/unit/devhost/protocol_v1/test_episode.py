@@ -6,8 +6,8 @@ import time
 import pytest
 
 from devhost.functions import FunctionTable
-from devhost.history import EventType, new_event
-from devhost.orchestrations import ActionType, Episode, Progress
+from devhost.protocol_v1.episode import ActionType, Episode, Progress
+from devhost.protocol_v1.history import EventType, new_event
 from tests.unit.devhost.builders import all_of, call, completed, episode, failed, fired, result, started, timer
 
 

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any
 
 from devhost.functions import FunctionTable, Trigger
-from devhost.history import CONTROL_EVENTS, Event, EventType, encode, isoformat, new_event, parse_time
+from devhost.protocol_v1.history import CONTROL_EVENTS, Event, EventType, encode, isoformat, new_event, parse_time
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devhost.engine import Engine
-from devhost.entities import signal_request
 from devhost.faults import Fault
 from devhost.functions import FunctionTable, Trigger
-from devhost.history import Event, EventType, isoformat, new_event, parse_time
-from devhost.orchestrations import FINAL_STATUSES
+from devhost.protocol_v1.entities import signal_request
+from devhost.protocol_v1.episode import FINAL_STATUSES
+from devhost.protocol_v1.history import Event, EventType, isoformat, new_event, parse_time
 from devhost.store import InstanceExistsError
 
 logger = logging.getLogger(__name__)
