@@ -32,7 +32,7 @@ def installed(tmp_path: Path) -> Path:
     return folder
 
 
-async def test_the_wheel_alone_serves_an_app_of_a_few_lines(
+async def test_the_wheel_alone_serves_an_app_of_a_few_lines_under_any_route_prefix(
     model: ModelServer, redis_url: str, state_dir: Path, installed: Path
 ) -> None:
     env = {
@@ -43,8 +43,14 @@ async def test_the_wheel_alone_serves_an_app_of_a_few_lines(
 
     with HostProcess(state_dir, app_dir=Path(__file__).parent / "wheel", env=env) as host:
         async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            response = await client.post("/api/agents/Mine/run", content=script(chunks=["from ", "the wheel"]))
-            events = await App(host, client).finish(response.json())
+            response = await client.post(
+                "/v1/agents-api/agents/Mine/run", content=script(chunks=["from ", "the wheel"])
+            )
+            run = response.json()
+            events = await App(host, client).finish(run)
+            status = await client.get(run["status_url"])
 
     assert (text_of(events), events[-1].event) == ("from the wheel", "done")
+    assert response.headers["location"] == run["stream_url"]
+    assert status.json()["response"] == "from the wheel"
     assert (installed / "agentstream" / "py.typed").exists()
