@@ -24,6 +24,7 @@ class Reply:
     Args:
         chunks: The texts of the stream's chunks.
         delay_seconds: The pause before each chunk.
+        thinks_seconds: The pause before the first of them.
         tool_calls: Pairs of a tool's name and its arguments, called instead of an answer.
         fails_after: Drop the connection after this many chunks of a stream.
         hangs_after: Say nothing more after this many chunks.
@@ -33,6 +34,7 @@ class Reply:
 
     chunks: tuple[str, ...] = ()
     delay_seconds: float = 0.0
+    thinks_seconds: float = 0.0
     tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     fails_after: int | None = None
     hangs_after: int | None = None
@@ -111,6 +113,7 @@ class ModelServer:
 
     async def _stream(self, reply: Reply) -> AsyncIterator[str]:
         try:
+            await asyncio.sleep(reply.thinks_seconds)
             for number, delta in enumerate(_deltas(reply)):
                 if number == reply.hangs_after:
                     await asyncio.Event().wait()
