@@ -143,11 +143,15 @@ async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered
 
 
 async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(app: App) -> None:
-    await order(app, "die_in_step")
-    run, following, reading = await start_and_follow(app, script(chunks=["a"], delay_seconds=0.1))
+    await order(app, "die_in_step", skip=1)
+    run, following, reading = await start_and_follow(app, script(chunks=["so far"], hangs_after=1))
+    await following.received(1)
+
+    # An event that it does not wait for: a step all the same.
+    instance = f"/runtime/webhooks/durabletask/instances/{run['correlation_id']}"
+    await app.client.post(f"{instance}/raiseEvent/step", json=None)
 
     await reading
-
     assert error_of(following.events)["code"] == "internal_error"
     status = await app.run(run["correlation_id"])
     assert (status["status"], status["response"]) == ("failed", None)
@@ -184,7 +188,6 @@ async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orch
 async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_committed(
     app: App, redis: RedisProcess
 ) -> None:
-    await order(app, "die_in_step", skip=1)
     run, following, reading = await start_and_follow(app, script(chunks=["so far"], hangs_after=1))
     await following.received(1)
     # What an attempt leaves that answers, and whose operation the runtime then ends by itself.
