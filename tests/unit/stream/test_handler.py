@@ -12,7 +12,9 @@ from agentstream.model import (
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    BeingErasedError,
     Chunk,
+    ErasedError,
     Event,
     LostRun,
     Outcome,
@@ -668,3 +670,38 @@ def test_an_answer_is_split_without_loss() -> None:
 
     assert "".join(split_answer(answer)) == answer
     assert split_answer("") == []
+
+
+async def test_promise_7_deleted_is_gone_for_whoever_comes_late(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    accepted = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+    assert accepted is not None
+    await handler.write_completion(conversation_id, correlation_id=correlation_id)
+    before = await handler.erasure(conversation_id)
+    await handler.erase(conversation_id)
+    with pytest.raises(BeingErasedError):
+        await handler.accept_run(conversation_id, "another", "TravelPlanner")
+    unknown_age = LostRun(correlation_id, "TravelPlanner", None, "")
+    assert not await handler.restore_runs(conversation_id, [unknown_age], await handler.erasure(conversation_id))
+
+    since = await handler.erase(conversation_id, finished=True)
+
+    assert not await handler.restore_runs(conversation_id, [unknown_age], before)
+    old = LostRun(correlation_id, "TravelPlanner", None, "", accepted.created)
+    assert await handler.restore_runs(conversation_id, [old], await handler.erasure(conversation_id))
+    created = accepted.created
+    verdict, _ = await handler.begin_attempt(conversation_id, correlation_id, created=created)
+    assert verdict is Verdict.STOP
+    assert await handler.append(conversation_id, correlation_id, 1, 0, [], created=created) is Verdict.STOP
+    assert await handler.answer_run(conversation_id, correlation_id, 1, created=created) is Verdict.STOP
+    assert (await handler.look(conversation_id, correlation_id, created=created)).kind == "erased"
+    with pytest.raises(ErasedError):
+        await handler.write_completion(conversation_id, correlation_id=correlation_id, created=created)
+    with pytest.raises(ErasedError):
+        await handler.cancel_run(conversation_id, correlation_id, created=created)
+    assert await handler.runs(conversation_id) == {}
+    again = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+    assert again is not None
+    assert since is not None
+    assert again.created > since
