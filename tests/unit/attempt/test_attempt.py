@@ -481,3 +481,17 @@ async def test_a_failed_run_leaks_nothing_into_another_agents_call_in_the_same_t
     # It was called once, so that the fallback, a second call, need not be allowed.
     assert text_of(other) == "at once"
     assert (model.streaming_calls, model.other_calls) == (0, 1)
+
+
+async def test_promise_8_bounded_a_run_does_not_begin_while_others_have_all_turns(run: EntityRun) -> None:
+    turns = asyncio.Semaphore(1)
+    await turns.acquire()
+    agent, model = scripted_agent(says("at last"))
+    waiting = asyncio.create_task(run.execute(agent, turns=turns))
+    other = EntityRun(run.handler, replace(run.key, correlation_id=f"r-{uuid.uuid4()}"))
+
+    await other.execute(scripted_agent(says("meanwhile"))[0])
+
+    assert model.streaming_calls == 0
+    turns.release()
+    assert text_of((await waiting)[0]) == "at last"

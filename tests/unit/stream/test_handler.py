@@ -12,7 +12,9 @@ from agentstream.model import (
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    BeingErasedError,
     Chunk,
+    ErasedError,
     Event,
     LostRun,
     Outcome,
@@ -668,3 +670,90 @@ def test_an_answer_is_split_without_loss() -> None:
 
     assert "".join(split_answer(answer)) == answer
     assert split_answer("") == []
+
+
+async def test_promise_7_deleted_is_gone_for_whoever_comes_late(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    accepted = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+    assert accepted is not None
+    await handler.write_completion(conversation_id, correlation_id=correlation_id)
+    before = await handler.erasure(conversation_id)
+    await handler.erase(conversation_id)
+    with pytest.raises(BeingErasedError):
+        await handler.accept_run(conversation_id, "another", "TravelPlanner")
+    unknown_age = LostRun(correlation_id, "TravelPlanner", None, "")
+    assert not await handler.restore_runs(conversation_id, [unknown_age], await handler.erasure(conversation_id))
+
+    since = await handler.erase(conversation_id, finished=True)
+
+    assert not await handler.restore_runs(conversation_id, [unknown_age], before)
+    old = LostRun(correlation_id, "TravelPlanner", None, "", accepted.created)
+    assert await handler.restore_runs(conversation_id, [old], await handler.erasure(conversation_id))
+    created = accepted.created
+    verdict, _ = await handler.begin_attempt(conversation_id, correlation_id, created=created)
+    assert verdict is Verdict.STOP
+    assert await handler.append(conversation_id, correlation_id, 1, 0, [], created=created) is Verdict.STOP
+    assert await handler.answer_run(conversation_id, correlation_id, 1, created=created) is Verdict.STOP
+    assert (await handler.look(conversation_id, correlation_id, created=created)).kind == "erased"
+    with pytest.raises(ErasedError):
+        await handler.write_completion(conversation_id, correlation_id=correlation_id, created=created)
+    with pytest.raises(ErasedError):
+        await handler.cancel_run(conversation_id, correlation_id, created=created)
+    assert await handler.runs(conversation_id) == {}
+    again = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+    assert again is not None
+    assert since is not None
+    assert again.created > since
+
+
+async def test_what_is_accepted_in_the_millisecond_of_an_erasure_is_newer_than_it(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    # What another clock, or the same millisecond, leaves.
+    since = now_ms() + 60_000
+    await redis.set(f"agent-erased:{{agent-stream:{conversation_id}}}", f"{since}:0")
+
+    accepted = await handler.accept_run(conversation_id, correlation_id, "TravelPlanner")
+
+    assert accepted is not None
+    assert accepted.created == since + 1
+
+
+async def test_nothing_is_appended_to_what_has_answered(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    await handler.answer_run(conversation_id, correlation_id, attempt)
+
+    verdict = await handler.write_chunk(conversation_id, "late", 0, correlation_id=correlation_id, attempt=attempt)
+
+    assert verdict is Verdict.STOP
+    batches = handler.read_stream(conversation_id, follow=False)
+    assert [event async for batch in batches for event in batch] == []
+
+
+async def test_a_cancellation_is_sent_again_after_a_while(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await begin(handler, conversation_id, correlation_id)
+
+    sent = [(await handler.cancel_run(conversation_id, correlation_id))[1] for _ in range(2)]
+    monkeypatch.setattr(stream_handler, "CANCEL_RESEND_MS", -1)
+
+    assert sent == [True, False]
+    assert (await handler.cancel_run(conversation_id, correlation_id))[1]
+
+
+@pytest.mark.parametrize("key", ["agent-stream:{0}", "agent-runs:{{agent-stream:{0}}}"])
+async def test_one_key_evicted_alone_takes_the_other_with_it(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any, key: str
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    await handler.write_chunk(conversation_id, "old", 0, correlation_id=correlation_id, attempt=attempt)
+    await redis.delete(key.format(conversation_id))
+
+    await handler.accept_run(conversation_id, "another", "TravelPlanner")
+
+    assert list(await handler.runs(conversation_id)) == ["another"]
+    assert await redis.xlen(f"agent-stream:{conversation_id}") == 0
