@@ -1,32 +1,21 @@
 import contextlib
 import gc
-import json
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 
-import azure.durable_functions as df
 import pytest
 
 from agentstream.model import FIRST_CURSOR, Chunk, Event
-from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.stream.handler import RedisStreamHandler
-from tests.redis_process import free_port
 
 
 @pytest.fixture
-def follower(handler: RedisStreamHandler, conversation_id: str) -> Follower:
-    """A follower of what Redis knows, so that the durable runtime is not needed. Nothing listens there."""
-    address = {
-        "rpcBaseUrl": f"http://127.0.0.1:{free_port()}/",
-        "taskHubName": "",
-        "creationUrls": {},
-        "managementUrls": {},
-    }
-    committed = CommittedState(df.DurableOrchestrationClient(json.dumps(address)), ["TravelPlanner"])
+def follower(both: Sources, conversation_id: str) -> Follower:
+    """A follower of what Redis knows, so that the durable runtime is not needed."""
     return Follower(
-        Sources(handler, committed),
+        both,
         Recovery(interval_seconds=60),
         conversation_id,
         cursor=FIRST_CURSOR,
