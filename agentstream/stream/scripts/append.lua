@@ -10,7 +10,6 @@ if not run or attempt > run.attempt then
   run.attempt, run.next, run.from = attempt, sequence, last_id()
   if run.status == 'queued' then run.status = 'running' end
 end
-if keys == 0 then save(run) end
 for i = 6, #ARGV, 2 do
   if sequence >= run.next then
     run.next = sequence

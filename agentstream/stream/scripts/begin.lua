@@ -18,7 +18,6 @@ if ARGV[4] == '1' and run.attempt == 0 then
     end
   end
 end
-if run.lost and keys == 0 then save(run) end
 local streamed_before = run.lost or run.next > 0
 run.attempt = math.max(run.attempt + 1, now)
 if streamed_before then reset(run, 'attempt') else run.from = last_id() end

@@ -13,7 +13,6 @@ end
 -- Of a run that was lost nobody knows whether an attempt had begun.
 if not is_open(run) or (unstarted and (run.attempt > 0 or run.lost)) then return run.status end
 if unless_answered and run.answered and not run.failed then return 'answered' end
-if keys == 0 then save(run) end
 
 if compare and (run.lost or streamed(run) ~= table.concat(ARGV, '', 9)) then
   local tell = run.lost or run.next > 0

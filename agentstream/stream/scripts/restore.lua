@@ -8,7 +8,6 @@ for _, lost in ipairs(cjson.decode(ARGV[5])) do
   if not load() and not (lost.created > 0 and lost.created <= erased_since()) then
     local run = lost_run()
     run.status, run.agent = lost.status, lost.agent
-    save(run)
     if not is_open(run) then
       run.attempt, run.ended = now, now
       reset(run, 'expired')
