@@ -96,7 +96,7 @@ class Outcome:
     def failure(cls, code: str, correlation_id: str) -> Self:
         """Return the outcome of a run that ended with an ``error`` event of this code."""
         data = json.dumps({"code": code, "message": ERROR_MESSAGES[code], "correlation_id": correlation_id})
-        return cls(RunStatus.TIMED_OUT if code == "timeout" else RunStatus.FAILED, "error", data)
+        return cls(_failed_status(code), "error", data)
 
 
 DONE = Outcome(RunStatus.COMPLETED, "done", "[DONE]")
@@ -174,6 +174,11 @@ class RunResult(BaseModel):
     status: RunStatus
     response: str | None = None
     code: str | None = None
+
+    @classmethod
+    def failure(cls, code: str) -> Self:
+        """Return the result of a run that ended with an ``error`` event of this code."""
+        return cls(status=_failed_status(code), code=code)
 
     def outcome(self, correlation_id: str) -> Outcome:
         """Return the outcome that tells the run's followers of this result."""
@@ -267,6 +272,10 @@ class KeyReusedError(Exception):
 
 class PerhapsStartedError(Exception):
     """Nobody can tell whether the run was started."""
+
+
+def _failed_status(code: str) -> RunStatus:
+    return RunStatus.TIMED_OUT if code == "timeout" else RunStatus.FAILED
 
 
 def expired_event(entry_id: str, correlation_id: str) -> Event:

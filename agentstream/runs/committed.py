@@ -110,7 +110,7 @@ class CommittedState:
         result = (await self.results(run.agent, run.conversation_id)).get(run.correlation_id)
         if result is not None and result.status is RunStatus.COMPLETED:
             return result
-        return RunResult(status=RunStatus.FAILED, code="internal_error")
+        return RunResult.failure("internal_error")
 
     async def messages(self, conversation_id: str) -> list[CommittedMessage]:
         """Return what was said in a conversation, by the user and by the agents, oldest first."""
@@ -191,7 +191,7 @@ def _result(status: DurableOrchestrationStatus) -> RunResult | None:
 
 def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
     if is_error(entry):
-        return RunResult(status=RunStatus.FAILED, code="model_error")
+        return RunResult.failure("model_error")
     return RunResult(status=RunStatus.COMPLETED, response=well_formed(entry_text(entry)))
 
 

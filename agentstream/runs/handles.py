@@ -181,11 +181,11 @@ class RunHandle:
                 answer = results.get(run.correlation_id, RunResult(status=status))
                 return RunResult(status=status, response=answer.response)
             case RunStatus.TIMED_OUT:
-                return RunResult(status=status, code="timeout")
+                return RunResult.failure("timeout")
             case RunStatus.FAILED:
                 results = await self.runs.both.committed.results(run.agent, run.conversation_id)
                 failure = results.get(run.correlation_id, RunResult(status=status))
-                return RunResult(status=status, code=failure.code or "internal_error")
+                return RunResult.failure(failure.code or "internal_error")
         if committed.cut_off:
             return await self.runs.both.committed.cut_off_result(run)
         return RunResult(status=status if status is RunStatus.QUEUED else RunStatus.RUNNING)

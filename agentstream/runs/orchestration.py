@@ -60,7 +60,7 @@ def failure_of(response: Any) -> RunResult | None:
     if isinstance(response, dict) and "messages" in response:
         return None
     is_dead = isinstance(response, dict) and response.get("status") == "not_started"
-    return RunResult(status=RunStatus.FAILED, code="not_started" if is_dead else "internal_error")
+    return RunResult.failure("not_started" if is_dead else "internal_error")
 
 
 def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, Any, dict[str, Any]]:
@@ -85,13 +85,13 @@ def orchestrate_run(context: df.DurableOrchestrationContext) -> Generator[Any, A
             return RunResult(status=status).model_dump()
         winner = yield context.task_any([answer, timer])
     if winner == timer:
-        failure: RunResult | None = RunResult(status=RunStatus.TIMED_OUT, code="timeout")
+        failure: RunResult | None = RunResult.failure("timeout")
     else:
         timer.cancel()
         failure = failure_of(answer.result)
     ending["failure"] = None if failure is None else failure.model_dump()
     ending["give_up_at"] = context.current_utc_datetime.timestamp() + run.timeout_seconds + RECOMMIT_SECONDS
-    result = failure or RunResult(status=RunStatus.FAILED, code="internal_error")
+    result = failure or RunResult.failure("internal_error")
     # Where Redis was gone for all of the retries, the run has ended all the same.
     with contextlib.suppress(Exception):
         ended = yield context.call_activity_with_retry(FINISH_RUN, REDIS_RETRY, ending)
@@ -202,7 +202,7 @@ def _run_of(ending: dict[str, Any]) -> RunInput:
 
 def _ended_as(status: RunStatus, result: RunResult) -> RunResult:
     if status in (RunStatus.FAILED, RunStatus.TIMED_OUT) and result.code is None:
-        return RunResult(status=status, code="timeout" if status is RunStatus.TIMED_OUT else "internal_error")
+        return RunResult.failure("timeout" if status is RunStatus.TIMED_OUT else "internal_error")
     return result.model_copy(update={"status": status})
 
 
@@ -215,7 +215,7 @@ async def _committed_result(committed: CommittedState, run: RunInput, give_up_at
                 return results[run.correlation_id]
         if time.time() > give_up_at:
             # The memory was reset, or the runtime has lost it.
-            return RunResult(status=RunStatus.FAILED, code="internal_error")
+            return RunResult.failure("internal_error")
         if time.monotonic() > deadline:
             raise NotCommittedError(run.correlation_id)
         await asyncio.sleep(COMMIT_POLL_SECONDS)
