@@ -34,11 +34,11 @@ from devhost.protocol_v1.history import (
     new_event,
 )
 
-# Of the tables; a file of another one is refused rather than misread.
-SCHEMA_VERSION = 2
 # A host that is stopped inside a transaction keeps the write lock; beyond this a writer gives up with an error.
 LOCK_TIMEOUT_SECONDS = 30
 
+# Of the tables; a file of another one is refused rather than misread.
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS owners (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS instances (
@@ -77,27 +77,10 @@ CREATE TABLE IF NOT EXISTS operations (
 CREATE INDEX IF NOT EXISTS operations_entity ON operations (entity_id);
 """
 
-# Beyond what one purge frees, so that the file shrinks; few, since others wait for the write lock meanwhile.
-VACUUM_PAGES = 1000
-
 LEASED_TABLES = ("instances", "activities", "entities")
 
-# Free, or of another host that has not renewed it. One's own leases are work in progress in this process.
-CLAIMABLE = "(owner IS NULL OR (owner <> :me AND lease_until < :now))"
-
-# Orchestrations and entities come through the same queues, so those whose message came first go first.
-READY_STEPS = f"""
-SELECT is_entity, id FROM (
-    SELECT 0 AS is_entity, instances.id AS id, inbox.due AS since
-    FROM inbox JOIN instances ON instances.id = inbox.instance_id
-    WHERE inbox.due <= :now AND (instances.status <> 'Suspended' OR inbox.control) AND {CLAIMABLE}
-    UNION ALL
-    SELECT 1, entities.id, operations.sent
-    FROM operations JOIN entities ON entities.id = operations.entity_id
-    WHERE entities.not_before <= :now AND {CLAIMABLE}
-) GROUP BY is_entity, id ORDER BY min(since) LIMIT :limit
-"""
-READY_ACTIVITIES = f"SELECT id FROM activities WHERE {CLAIMABLE} ORDER BY id LIMIT :limit"
+# Beyond what one purge frees, so that the file shrinks; few, since others wait for the write lock meanwhile.
+VACUUM_PAGES = 1000
 
 # The real one starts at 2 s and doubles up to 10 minutes (``AbandonMessageAsync`` of TaskHubQueue.cs), which would make
 # every test of it slow.
@@ -123,8 +106,32 @@ def make_state_directory(path: Path) -> None:
         raise StateError(f"cannot keep state in {path}: {error.strerror}; choose another --state-dir") from None
 
 
-class InstanceExistsError(Exception):
-    """An instance of this id is running; only a finished one may be started again."""
+def open_database(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    # Only before there is a table; it lets space that is not used any more be given back piece by piece.
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and version != SCHEMA_VERSION:
+        raise StateError(f"the durable state in {path} was made by another version of this host: remove it")
+    db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk may have ended the transaction, or may have refused to end it.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 @dataclass(frozen=True)
@@ -168,54 +175,130 @@ class Work:
     next_due: float | None
 
 
-class Store:
-    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``.
+class InstanceExistsError(Exception):
+    """An instance of this id is running; only a finished one may be started again."""
 
-    Raises:
-        StateError: the file cannot be used.
-    """
 
-    def __init__(self, path: Path, owner: str, pid: int, lease_seconds: float) -> None:
+def read_row(db: sqlite3.Connection, instance_id: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM instances WHERE id = ?", (instance_id,)).fetchone()
+    return row
+
+
+def read_events(db: sqlite3.Connection, instance_id: str) -> list[str]:
+    rows = db.execute("SELECT event FROM history WHERE instance_id = ? ORDER BY seq", (instance_id,))
+    return [row["event"] for row in rows]
+
+
+def insert_instance(
+    db: sqlite3.Connection,
+    name: str,
+    instance_id: str,
+    input_json: str | None,
+    version: str,
+    parent: tuple[str, str, int] | None = None,
+) -> None:
+    existing = read_row(db, instance_id)
+    if existing is not None:
+        if existing["status"] not in FINAL_STATUSES:
+            raise InstanceExistsError(f"An Orchestration instance with the status {existing['status']} already exists.")
+        delete_instance(db, instance_id)
+    execution_id, now = uuid.uuid4().hex, time.time()
+    db.execute(
+        "INSERT INTO instances (id, execution_id, name, version, input, status, progress, created, updated,"
+        " parent_id, parent_execution_id, parent_task_id) VALUES (?, ?, ?, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?)",
+        (
+            *(instance_id, execution_id, name, version, input_json, json.dumps(asdict(Progress())), now, now),
+            *(parent or (None, None, None)),
+        ),
+    )
+    event = execution_started(name, instance_id, execution_id, input_json, version)
+    insert_message(db, instance_id, event, execution_id)
+
+
+def insert_message(
+    db: sqlite3.Connection,
+    instance_id: str,
+    event: Event,
+    execution_id: str | None = None,
+    *,
+    timer_id: int | None = None,
+    due: float | None = None,
+) -> bool:
+    """Send to an instance; dropped when it has ended, or is in another execution than the one meant."""
+    cursor = db.execute(
+        "INSERT INTO inbox (instance_id, execution_id, timer_id, control, due, event)"
+        " SELECT id, :execution_id, :timer_id, :control, :due, :event FROM instances"
+        " WHERE id = :id AND status NOT IN ('Completed', 'Failed', 'Terminated')"
+        " AND (:execution_id IS NULL OR execution_id = :execution_id)",
+        {
+            "id": instance_id,
+            "execution_id": execution_id,
+            "timer_id": timer_id,
+            "control": event["EventType"] in CONTROL_EVENTS,
+            "due": time.time() if due is None else due,
+            "event": json.dumps(event),
+        },
+    )
+    return cursor.rowcount == 1
+
+
+def drop_work(db: sqlite3.Connection, instance_id: str) -> None:
+    db.execute("DELETE FROM inbox WHERE instance_id = ?", (instance_id,))
+    db.execute("DELETE FROM activities WHERE instance_id = ?", (instance_id,))
+
+
+def delete_instance(db: sqlite3.Connection, instance_id: str) -> None:
+    drop_work(db, instance_id)
+    db.execute("DELETE FROM history WHERE instance_id = ?", (instance_id,))
+    db.execute("DELETE FROM instances WHERE id = ?", (instance_id,))
+
+
+def insert_operation(db: sqlite3.Connection, entity_id: str, request: dict[str, Any]) -> None:
+    db.execute("INSERT OR IGNORE INTO entities (id, etag) VALUES (?, ?)", (entity_id, new_etag()))
+    db.execute(
+        "INSERT INTO operations (entity_id, sent, request) VALUES (?, ?, ?)",
+        (entity_id, time.time(), json.dumps(request)),
+    )
+
+
+def delete_absent_entity(db: sqlite3.Connection, entity_id: str) -> None:
+    db.execute(
+        "DELETE FROM entities WHERE id = ? AND NOT present"
+        " AND NOT EXISTS (SELECT 1 FROM operations WHERE entity_id = entities.id)",
+        (entity_id,),
+    )
+
+
+def new_etag() -> str:
+    return uuid.uuid4().hex
+
+
+# Free, or of another host that has not renewed it. One's own leases are work in progress in this process.
+CLAIMABLE = "(owner IS NULL OR (owner <> :me AND lease_until < :now))"
+
+# Orchestrations and entities come through the same queues, so those whose message came first go first.
+READY_STEPS = f"""
+SELECT is_entity, id FROM (
+    SELECT 0 AS is_entity, instances.id AS id, inbox.due AS since
+    FROM inbox JOIN instances ON instances.id = inbox.instance_id
+    WHERE inbox.due <= :now AND (instances.status <> 'Suspended' OR inbox.control) AND {CLAIMABLE}
+    UNION ALL
+    SELECT 1, entities.id, operations.sent
+    FROM operations JOIN entities ON entities.id = operations.entity_id
+    WHERE entities.not_before <= :now AND {CLAIMABLE}
+) GROUP BY is_entity, id ORDER BY min(since) LIMIT :limit
+"""
+READY_ACTIVITIES = f"SELECT id FROM activities WHERE {CLAIMABLE} ORDER BY id LIMIT :limit"
+
+
+class Claims:
+    """Leases of ``lease_seconds`` on work, in the name of the host ``owner``."""
+
+    def __init__(self, db: sqlite3.Connection, owner: str, lease_seconds: float) -> None:
+        self._db = db
         self._owner = owner
         self._lease_seconds = lease_seconds
         self._claims = 0
-        try:
-            self._db = self._open(path)
-            self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
-        except sqlite3.Error as error:
-            raise StateError(f"cannot use the durable state in {path}: {error}; remove it to begin anew") from None
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        # Only before there is a table; it lets space that is not used any more be given back piece by piece.
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and version != SCHEMA_VERSION:
-            raise StateError(f"the durable state in {path} was made by another version of this host: remove it")
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        return db
-
-    def close(self) -> None:
-        self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            # A full disk may have ended the transaction, or may have refused to end it.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    # Claims
 
     def claim(self, steps: int, activities: int) -> Work:
         """Claim up to so many ready steps, of orchestrations and entities together, and activities."""
@@ -223,7 +306,7 @@ class Store:
         wanted = ((READY_STEPS, steps), (READY_ACTIVITIES, activities))
         if not any(self._ready(query, now, limit) for query, limit in wanted):
             return Work([], [], [], self._next_due(now))
-        with self._transaction():
+        with transaction(self._db):
             ready_steps, ready_activities = (self._ready(query, now, limit) for query, limit in wanted)
             return Work(
                 [self._claim_orchestration(key, now) for is_entity, key in ready_steps if not is_entity],
@@ -266,7 +349,7 @@ class Store:
             parent_id=row["parent_id"],
             status=row["status"],
             progress=Progress(**json.loads(row["progress"])),
-            past=self._history(instance_id),
+            past=read_events(self._db, instance_id),
             messages=[Message(message["id"], json.loads(message["event"])) for message in messages],
             claim=row["claim"],
         )
@@ -294,7 +377,7 @@ class Store:
 
     def claim_again(self, work: EntityWork) -> EntityWork | None:
         """Take an operation over from its running execution, which is not told; None when it is done."""
-        with self._transaction():
+        with transaction(self._db):
             query = "SELECT 1 FROM operations WHERE id = ?"
             if self._db.execute(query, (work.operation_id,)).fetchone() is None:
                 return None
@@ -302,19 +385,19 @@ class Store:
 
     def release(self, claim: int) -> None:
         """Give up a claim of this host, so that the work is delivered again."""
-        with self._transaction():
+        with transaction(self._db):
             for table in LEASED_TABLES:
                 self._db.execute(f"UPDATE {table} SET owner = NULL WHERE owner = ? AND claim = ?", (self._owner, claim))
 
     def renew_leases(self) -> None:
         lease_until = time.time() + self._lease_seconds
-        with self._transaction():
+        with transaction(self._db):
             for table in LEASED_TABLES:
                 self._db.execute(f"UPDATE {table} SET lease_until = ? WHERE owner = ?", (lease_until, self._owner))
 
     def leave(self) -> None:
         """Free everything that this host holds, as if its process were gone."""
-        with self._transaction():
+        with transaction(self._db):
             self._free(self._owner)
 
     def _free(self, owner: str) -> None:
@@ -327,21 +410,27 @@ class Store:
         owners = self._db.execute("SELECT * FROM owners WHERE id <> ?", (self._owner,)).fetchall()
         dead = [row["id"] for row in owners if process_start_time(row["pid"]) != row["started"]]
         if dead:
-            with self._transaction():
+            with transaction(self._db):
                 for owner in dead:
                     self._free(owner)
         return bool(dead)
 
-    def _holds(self, table: str, key: Any, claim: int) -> bool:
+    def holds(self, table: str, key: Any, claim: int) -> bool:
         query = f"SELECT 1 FROM {table} WHERE id = ? AND owner = ? AND claim = ?"
         return self._db.execute(query, (key, self._owner, claim)).fetchone() is not None
 
-    # Commits
+
+class Commits:
+    """What comes of claimed episodes and activities."""
+
+    def __init__(self, db: sqlite3.Connection, claims: Claims) -> None:
+        self._db = db
+        self._claims = claims
 
     def commit_episode(self, episode: Episode) -> bool:
         """Store an episode and send its messages; false when the lease was lost and nothing was changed."""
-        with self._transaction():
-            if not self._holds("instances", episode.work.instance_id, episode.work.claim):
+        with transaction(self._db):
+            if not self._claims.holds("instances", episode.work.instance_id, episode.work.claim):
                 return False
             self._db.executemany("DELETE FROM inbox WHERE id = ?", [(key,) for key in episode.consumed])
             self._send(episode)
@@ -359,7 +448,7 @@ class Store:
         )
         for task_id, due in episode.timers:
             fired = new_event(EventType.TIMER_FIRED, TimerId=task_id, FireAt=isoformat(due))
-            self._insert_message(instance_id, fired, execution_id, timer_id=task_id, due=due)
+            insert_message(self._db, instance_id, fired, execution_id, timer_id=task_id, due=due)
         for task_id in episode.cancelled_timers:
             self._db.execute(
                 "DELETE FROM inbox WHERE instance_id = ? AND execution_id = ? AND timer_id = ?", (*scope, task_id)
@@ -367,14 +456,14 @@ class Store:
         for child in episode.sub_orchestrations:
             parent = (*scope, child.task_id)
             try:
-                self._insert_instance(child.name, child.instance_id, child.input_json, child.version, parent)
+                insert_instance(self._db, child.name, child.instance_id, child.input_json, child.version, parent)
             except InstanceExistsError as error:
                 failed = new_event(
                     EventType.SUB_ORCHESTRATION_FAILED, TaskScheduledId=child.task_id, Reason=str(error), Details=""
                 )
-                self._insert_message(instance_id, failed, execution_id)
+                insert_message(self._db, instance_id, failed, execution_id)
         for entity_id, request in episode.operations:
-            self._insert_operation(entity_id, request)
+            insert_operation(self._db, entity_id, request)
 
     def _advance(self, episode: Episode) -> None:
         first = len(episode.work.past)
@@ -398,15 +487,11 @@ class Store:
             ),
         )
         if episode.status in FINAL_STATUSES:
-            self._drop_work(episode.work.instance_id)
+            drop_work(self._db, episode.work.instance_id)
             self._notify_parent(episode)
 
-    def _drop_work(self, instance_id: str) -> None:
-        self._db.execute("DELETE FROM inbox WHERE instance_id = ?", (instance_id,))
-        self._db.execute("DELETE FROM activities WHERE instance_id = ?", (instance_id,))
-
     def _notify_parent(self, episode: Episode) -> None:
-        row = self._row(episode.work.instance_id)
+        row = read_row(self._db, episode.work.instance_id)
         if row is None or row["parent_id"] is None:
             return
         task_id = row["parent_task_id"]
@@ -418,7 +503,7 @@ class Store:
         else:
             result = episode.output_json or "null"
             event = new_event(EventType.SUB_ORCHESTRATION_COMPLETED, TaskScheduledId=task_id, Result=result)
-        self._insert_message(row["parent_id"], event, row["parent_execution_id"])
+        insert_message(self._db, row["parent_id"], event, row["parent_execution_id"])
 
     def _continue_as_new(self, episode: Episode) -> None:
         """Start the next execution. Events not delivered yet stay in the inbox; what belongs to this execution goes."""
@@ -440,25 +525,33 @@ class Store:
             ),
         ).fetchone()
         event = execution_started(work.name, work.instance_id, execution_id, episode.next_input_json, version)
-        self._insert_message(work.instance_id, event, execution_id)
+        insert_message(self._db, work.instance_id, event, execution_id)
 
     def complete_activity(self, work: ActivityWork, event: Event) -> bool:
         """Replace the activity by its result; false when the lease was lost and nothing was changed."""
-        with self._transaction():
-            if not self._holds("activities", work.id, work.claim):
+        with transaction(self._db):
+            if not self._claims.holds("activities", work.id, work.claim):
                 return False
             self._db.execute("DELETE FROM activities WHERE id = ?", (work.id,))
-            self._insert_message(work.instance_id, event, work.execution_id)
+            insert_message(self._db, work.instance_id, event, work.execution_id)
         return True
+
+
+class Operations:
+    """What comes of claimed operations of entities."""
+
+    def __init__(self, db: sqlite3.Connection, owner: str) -> None:
+        self._db = db
+        self._owner = owner
 
     def send_outcome(self, work: EntityWork, response: str, signals: list[tuple[str, dict[str, Any]]]) -> None:
         """Answer an operation's caller and send its signals, before the state is committed."""
-        with self._transaction():
+        with transaction(self._db):
             if not work.request.get("signal"):
                 event = new_event(EventType.EVENT_RAISED, Name=work.request["id"], Input=response)
-                self._insert_message(work.request["parent"], event, work.request["parentExecution"])
+                insert_message(self._db, work.request["parent"], event, work.request["parentExecution"])
             for entity_id, request in signals:
-                self._insert_operation(entity_id, request)
+                insert_operation(self._db, entity_id, request)
 
     def commit_state(self, work: EntityWork, state_json: str | None, present: bool) -> bool:
         """Store the entity's state after an operation; false when another commit came first and nothing was changed.
@@ -466,11 +559,11 @@ class Store:
         A deduplicated operation goes with it; another one is executed again if the process dies before
         ``remove_operation``.
         """
-        with self._transaction():
+        with transaction(self._db):
             committed = self._db.execute(
                 "UPDATE entities SET state = ?, present = ?, etag = ?, abandoned = 0, not_before = 0"
                 " WHERE id = ? AND etag = ?",
-                (state_json, present, _new_etag(), work.entity_id, work.etag),
+                (state_json, present, new_etag(), work.entity_id, work.etag),
             )
             if not committed.rowcount:
                 return False
@@ -480,7 +573,7 @@ class Store:
 
     def remove_operation(self, work: EntityWork) -> None:
         """Remove the message of an operation whose state is committed."""
-        with self._transaction():
+        with transaction(self._db):
             self._remove_operation(work)
 
     def _remove_operation(self, work: EntityWork) -> None:
@@ -489,11 +582,11 @@ class Store:
             "UPDATE entities SET owner = NULL WHERE id = ? AND owner = ? AND claim = ?",
             (work.entity_id, self._owner, work.claim),
         )
-        self._delete_absent_entity(work.entity_id)
+        delete_absent_entity(self._db, work.entity_id)
 
     def abandon_operation(self, work: EntityWork) -> None:
         """Give an operation up, to be executed again after a pause that grows each time."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "UPDATE entities SET owner = NULL, abandoned = abandoned + 1,"
                 " not_before = :now + min(:longest, :first * (1 << min(abandoned, 20)))"
@@ -507,49 +600,14 @@ class Store:
                     "claim": work.claim,
                 },
             )
-            self._delete_absent_entity(work.entity_id)
+            delete_absent_entity(self._db, work.entity_id)
 
-    def _delete_absent_entity(self, entity_id: str) -> None:
-        self._db.execute(
-            "DELETE FROM entities WHERE id = ? AND NOT present"
-            " AND NOT EXISTS (SELECT 1 FROM operations WHERE entity_id = entities.id)",
-            (entity_id,),
-        )
 
-    def _insert_message(
-        self,
-        instance_id: str,
-        event: Event,
-        execution_id: str | None = None,
-        *,
-        timer_id: int | None = None,
-        due: float | None = None,
-    ) -> bool:
-        """Send to an instance; dropped when it has ended, or is in another execution than the one meant."""
-        cursor = self._db.execute(
-            "INSERT INTO inbox (instance_id, execution_id, timer_id, control, due, event)"
-            " SELECT id, :execution_id, :timer_id, :control, :due, :event FROM instances"
-            " WHERE id = :id AND status NOT IN ('Completed', 'Failed', 'Terminated')"
-            " AND (:execution_id IS NULL OR execution_id = :execution_id)",
-            {
-                "id": instance_id,
-                "execution_id": execution_id,
-                "timer_id": timer_id,
-                "control": event["EventType"] in CONTROL_EVENTS,
-                "due": time.time() if due is None else due,
-                "event": json.dumps(event),
-            },
-        )
-        return cursor.rowcount == 1
+class ClientCalls:
+    """What clients ask for."""
 
-    def _insert_operation(self, entity_id: str, request: dict[str, Any]) -> None:
-        self._db.execute("INSERT OR IGNORE INTO entities (id, etag) VALUES (?, ?)", (entity_id, _new_etag()))
-        self._db.execute(
-            "INSERT INTO operations (entity_id, sent, request) VALUES (?, ?, ?)",
-            (entity_id, time.time(), json.dumps(request)),
-        )
-
-    # What clients ask for
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
 
     def start_instance(self, name: str, instance_id: str, input_json: str | None, version: str) -> None:
         """Create an instance; a finished one of the same id is replaced.
@@ -557,70 +615,30 @@ class Store:
         Raises:
             InstanceExistsError: one of the same id has not ended.
         """
-        with self._transaction():
-            self._insert_instance(name, instance_id, input_json, version)
-
-    def _insert_instance(
-        self,
-        name: str,
-        instance_id: str,
-        input_json: str | None,
-        version: str,
-        parent: tuple[str, str, int] | None = None,
-    ) -> None:
-        existing = self._row(instance_id)
-        if existing is not None:
-            if existing["status"] not in FINAL_STATUSES:
-                raise InstanceExistsError(
-                    f"An Orchestration instance with the status {existing['status']} already exists."
-                )
-            self._delete_instance(instance_id)
-        execution_id, now = uuid.uuid4().hex, time.time()
-        self._db.execute(
-            "INSERT INTO instances (id, execution_id, name, version, input, status, progress, created, updated,"
-            " parent_id, parent_execution_id, parent_task_id) VALUES (?, ?, ?, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?)",
-            (
-                *(instance_id, execution_id, name, version, input_json, json.dumps(asdict(Progress())), now, now),
-                *(parent or (None, None, None)),
-            ),
-        )
-        event = execution_started(name, instance_id, execution_id, input_json, version)
-        self._insert_message(instance_id, event, execution_id)
-
-    def _delete_instance(self, instance_id: str) -> None:
-        self._drop_work(instance_id)
-        self._db.execute("DELETE FROM history WHERE instance_id = ?", (instance_id,))
-        self._db.execute("DELETE FROM instances WHERE id = ?", (instance_id,))
+        with transaction(self._db):
+            insert_instance(self._db, name, instance_id, input_json, version)
 
     def raise_event(self, instance_id: str, event: Event) -> bool:
         """Send an event from outside; false when the instance has ended or never was."""
-        with self._transaction():
-            return self._insert_message(instance_id, event)
+        with transaction(self._db):
+            return insert_message(self._db, instance_id, event)
 
     def signal_entity(self, entity_id: str, request: dict[str, Any]) -> None:
-        with self._transaction():
-            self._insert_operation(entity_id, request)
+        with transaction(self._db):
+            insert_operation(self._db, entity_id, request)
 
     def read_entity(self, entity_id: str) -> str | None:
         """The entity's committed state as JSON text; None when there is no such entity."""
         row = self._db.execute("SELECT state FROM entities WHERE id = ? AND present", (entity_id,)).fetchone()
         return None if row is None else row["state"] or "null"
 
-    def _row(self, instance_id: str) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = self._db.execute("SELECT * FROM instances WHERE id = ?", (instance_id,)).fetchone()
-        return row
-
     def read_instance(self, instance_id: str) -> dict[str, Any] | None:
         """The instance's row, with times in seconds since the epoch and payloads as JSON text."""
-        row = self._row(instance_id)
+        row = read_row(self._db, instance_id)
         return None if row is None else dict(row)
 
-    def _history(self, instance_id: str) -> list[str]:
-        rows = self._db.execute("SELECT event FROM history WHERE instance_id = ? ORDER BY seq", (instance_id,))
-        return [row["event"] for row in rows]
-
     def read_history(self, instance_id: str) -> list[Event]:
-        return [json.loads(event) for event in self._history(instance_id)]
+        return [json.loads(event) for event in read_events(self._db, instance_id)]
 
     def find_instances(
         self,
@@ -641,16 +659,16 @@ class Store:
     def purge(self, instance_ids: list[str]) -> int:
         """Delete finished instances, and entities by their ``@name@key``; how many there were."""
         purged = 0
-        with self._transaction():
+        with transaction(self._db):
             for instance_id in instance_ids:
-                row = self._row(instance_id)
+                row = read_row(self._db, instance_id)
                 if row is not None and row["status"] in FINAL_STATUSES:
-                    self._delete_instance(instance_id)
+                    delete_instance(self._db, instance_id)
                     purged += 1
                 elif instance_id.startswith("@"):
                     query = "UPDATE entities SET present = 0, state = NULL, etag = ? WHERE id = ? AND present"
-                    purged += self._db.execute(query, (_new_etag(), instance_id)).rowcount
-                    self._delete_absent_entity(instance_id)
+                    purged += self._db.execute(query, (new_etag(), instance_id)).rowcount
+                    delete_absent_entity(self._db, instance_id)
         return purged
 
     def purge_ended(self, before: float, limit: int) -> int:
@@ -666,5 +684,48 @@ class Store:
         return purged
 
 
-def _new_etag() -> str:
-    return uuid.uuid4().hex
+class Store:
+    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``.
+
+    Raises:
+        StateError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, owner: str, pid: int, lease_seconds: float) -> None:
+        try:
+            self._db = open_database(path)
+            self._db.execute("INSERT INTO owners VALUES (?, ?, ?)", (owner, pid, process_start_time(pid)))
+        except sqlite3.Error as error:
+            raise StateError(f"cannot use the durable state in {path}: {error}; remove it to begin anew") from None
+
+        claims = Claims(self._db, owner, lease_seconds)
+        self.claim = claims.claim
+        self.claim_again = claims.claim_again
+        self.release = claims.release
+        self.renew_leases = claims.renew_leases
+        self.leave = claims.leave
+        self.release_dead_owners = claims.release_dead_owners
+
+        commits = Commits(self._db, claims)
+        self.commit_episode = commits.commit_episode
+        self.complete_activity = commits.complete_activity
+
+        operations = Operations(self._db, owner)
+        self.send_outcome = operations.send_outcome
+        self.commit_state = operations.commit_state
+        self.remove_operation = operations.remove_operation
+        self.abandon_operation = operations.abandon_operation
+
+        calls = ClientCalls(self._db)
+        self.start_instance = calls.start_instance
+        self.raise_event = calls.raise_event
+        self.signal_entity = calls.signal_entity
+        self.read_entity = calls.read_entity
+        self.read_instance = calls.read_instance
+        self.read_history = calls.read_history
+        self.find_instances = calls.find_instances
+        self.purge = calls.purge
+        self.purge_ended = calls.purge_ended
+
+    def close(self) -> None:
+        self._db.close()

@@ -15,7 +15,7 @@ import pytest
 from devhost.functions import FunctionTable
 from devhost.protocol_v1.episode import Episode, OrchestrationWork, SubOrchestration
 from devhost.protocol_v1.history import EventType, new_event
-from devhost.store import EntityWork, InstanceExistsError, StateError, Store
+from devhost.store import EntityWork, InstanceExistsError, StateError, Store, transaction
 from tests.unit.devhost.builders import call, result
 
 Step = Callable[[OrchestrationWork], Episode]
@@ -267,7 +267,7 @@ def test_commit_that_fails_leaves_no_transaction_open(store: Store) -> None:
     store._db.execute("CREATE TABLE parents (id INTEGER PRIMARY KEY)")
     store._db.execute("CREATE TABLE children (id INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)")
     # What a full disk does now and then: the statements pass, and it is the commit that is refused.
-    with pytest.raises(sqlite3.IntegrityError), store._transaction():
+    with pytest.raises(sqlite3.IntegrityError), transaction(store._db):
         store._db.execute("INSERT INTO children VALUES (1)")
     store.signal_entity("@counter@a", request("add"))
     assert claim_operation(store).request["op"] == "add"
