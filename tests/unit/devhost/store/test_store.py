@@ -15,7 +15,10 @@ import pytest
 from devhost.functions import FunctionTable
 from devhost.protocol_v1.episode import Episode, OrchestrationWork, SubOrchestration
 from devhost.protocol_v1.history import EventType, new_event
-from devhost.store import EntityWork, InstanceExistsError, StateError, Store, transaction
+from devhost.store import Store
+from devhost.store.database import StateError, transaction
+from devhost.store.instances import InstanceExistsError
+from devhost.store.work import EntityWork
 from tests.unit.devhost.builders import call, result
 
 Step = Callable[[OrchestrationWork], Episode]

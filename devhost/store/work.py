@@ -1,0 +1,47 @@
+"""What is claimed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from devhost.protocol_v1.episode import OrchestrationWork
+
+
+@dataclass(frozen=True)
+class ActivityWork:
+    id: int
+    instance_id: str
+    execution_id: str
+    task_id: int
+    name: str
+    input_json: str
+    claim: int
+
+
+@dataclass(frozen=True)
+class EntityWork:
+    """The oldest operation of an entity. ``state_json`` is the entity's state as JSON text, ``etag`` names it."""
+
+    entity_id: str
+    state_json: str | None
+    present: bool
+    etag: str
+    operation_id: int
+    request: dict[str, Any]
+    claim: int
+
+    @property
+    def deduplicated(self) -> bool:
+        """Whether a message that is delivered once more after the state's commit is known to have been seen.
+
+        The state keeps what it has seen of each orchestration and entity (MessageSorter.cs, for half an hour), and
+        nothing of what clients send.
+        """
+        return self.request["parent"] is not None
+
+
+@dataclass(frozen=True)
+class Work:
+    orchestrations: list[OrchestrationWork]
+    activities: list[ActivityWork]
+    entities: list[EntityWork]
+    next_due: float | None
