@@ -7,6 +7,10 @@ An entity's operation is weaker, as it is with Azure Storage (``CompleteTaskOrch
 AzureStorageOrchestrationService.cs): what it sends is sent first, whoever holds the lease by now, and its state is
 committed afterwards, in a transaction of its own and only over the state that it has read (``etag``). The first commit
 wins, be it of the lease's holder or not.
+
+``claims.py``, ``commits.py``, ``operations.py`` and ``client_calls.py`` each begin transactions of their own;
+``instances.py`` and ``entities.py`` hold what they share inside of one. Of the protocol the store knows events and
+episodes only: the protocol's entities and management API import the store.
 """
 
 import sqlite3
@@ -21,7 +25,7 @@ from devhost.store.operations import Operations
 
 
 class Store:
-    """All access is by one thread; ``owner`` names this host in leases of ``lease_seconds``.
+    """All that the host calls, always on one thread; ``owner`` names this host in leases of ``lease_seconds``.
 
     Raises:
         StateError: the file cannot be used.

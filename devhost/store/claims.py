@@ -1,4 +1,4 @@
-"""Which host works on what."""
+"""Which host works on what: claiming work that is ready, keeping its leases and giving them up."""
 
 # ruff: noqa: S608 - what is put into queries is table names and conditions of this file
 
@@ -39,7 +39,7 @@ class Claims:
         self._db = db
         self._owner = owner
         self._lease_seconds = lease_seconds
-        self._claims = 0
+        self._last_claim = 0
 
     def claim(self, steps: int, activities: int) -> Work:
         """Claim up to so many ready steps, of orchestrations and entities together, and activities."""
@@ -70,10 +70,10 @@ class Claims:
         return due
 
     def _lease(self, table: str, key: Any) -> sqlite3.Row:
-        self._claims += 1
+        self._last_claim += 1
         row: sqlite3.Row = self._db.execute(
             f"UPDATE {table} SET owner = ?, claim = ?, lease_until = ? WHERE id = ? RETURNING *",
-            (self._owner, self._claims, time.time() + self._lease_seconds, key),
+            (self._owner, self._last_claim, time.time() + self._lease_seconds, key),
         ).fetchone()
         return row
 
@@ -157,5 +157,6 @@ class Claims:
         return bool(dead)
 
     def holds(self, table: str, key: Any, claim: int) -> bool:
+        """Whether a claim of this host still stands; in the transaction that depends on it."""
         query = f"SELECT 1 FROM {table} WHERE id = ? AND owner = ? AND claim = ?"
         return self._db.execute(query, (key, self._owner, claim)).fetchone() is not None

@@ -1,4 +1,4 @@
-"""What clients ask for."""
+"""What clients ask for, and the purge of what ended long ago."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ VACUUM_PAGES = 1000
 
 
 class ClientCalls:
-    """What clients ask for."""
+    """Calls of any host's clients; they need no claim."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

@@ -1,4 +1,4 @@
-"""What comes of claimed episodes and activities."""
+"""What steps of orchestrations and activities change and send, while their claims stand."""
 
 import json
 import sqlite3
@@ -16,7 +16,7 @@ from devhost.store.work import ActivityWork
 
 
 class Commits:
-    """What comes of claimed episodes and activities."""
+    """Commits of what ``claims`` has claimed."""
 
     def __init__(self, db: sqlite3.Connection, claims: Claims) -> None:
         self._db = db

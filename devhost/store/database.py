@@ -31,6 +31,12 @@ def make_state_directory(path: Path) -> None:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file, with its tables; it is made if there is none.
+
+    Raises:
+        StateError: another version of the schema made it.
+        sqlite3.Error: it cannot be used.
+    """
     db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
     # Only before there is a table; it lets space that is not used any more be given back piece by piece.
@@ -47,6 +53,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block does, or nothing of it if it raises. Other hosts wait for its end to write."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -20,6 +20,7 @@ def read_row(db: sqlite3.Connection, instance_id: str) -> sqlite3.Row | None:
 
 
 def read_events(db: sqlite3.Connection, instance_id: str) -> list[str]:
+    """The history, each event as JSON text."""
     rows = db.execute("SELECT event FROM history WHERE instance_id = ? ORDER BY seq", (instance_id,))
     return [row["event"] for row in rows]
 
@@ -32,6 +33,11 @@ def insert_instance(
     version: str,
     parent: tuple[str, str, int] | None = None,
 ) -> None:
+    """Create an instance in place of a finished one; ``parent`` is its id, its execution's and the task's there.
+
+    Raises:
+        InstanceExistsError: one of the same id has not ended.
+    """
     existing = read_row(db, instance_id)
     if existing is not None:
         if existing["status"] not in FINAL_STATUSES:
@@ -78,6 +84,7 @@ def insert_message(
 
 
 def drop_work(db: sqlite3.Connection, instance_id: str) -> None:
+    """Delete the messages to an instance that has ended, and its activities, which nobody waits for any more."""
     db.execute("DELETE FROM inbox WHERE instance_id = ?", (instance_id,))
     db.execute("DELETE FROM activities WHERE instance_id = ?", (instance_id,))
 

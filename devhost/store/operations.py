@@ -1,4 +1,4 @@
-"""What comes of claimed operations of entities."""
+"""What operations of entities send, and the states they leave."""
 
 import sqlite3
 import time
@@ -17,7 +17,7 @@ LONGEST_PAUSE_SECONDS = 30
 
 
 class Operations:
-    """What comes of claimed operations of entities."""
+    """Ends of the operations that the host ``owner`` executes."""
 
     def __init__(self, db: sqlite3.Connection, owner: str) -> None:
         self._db = db

@@ -1,7 +1,12 @@
-"""The tables."""
+"""The tables.
 
-# Of the tables; a file of another one is refused rather than misread.
+``inbox`` has the messages to instances, ``operations`` those to entities. Of what is leased, ``owner`` is null when it
+is free. Times are seconds since the epoch; events, payloads, states and requests are JSON texts.
+"""
+
+# A file of another one is refused rather than misread.
 SCHEMA_VERSION = 2
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS owners (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS instances (

@@ -1,4 +1,4 @@
-"""What is claimed."""
+"""Work that this host has claimed; ``claim`` is the number by which it commits the work or gives it up."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,8 @@ from devhost.protocol_v1.episode import OrchestrationWork
 
 @dataclass(frozen=True)
 class ActivityWork:
+    """``task_id`` is what the orchestrator's execution knows the activity by."""
+
     id: int
     instance_id: str
     execution_id: str
@@ -41,6 +43,8 @@ class EntityWork:
 
 @dataclass(frozen=True)
 class Work:
+    """What one look has claimed; ``next_due`` is when more will be ready by itself, in seconds since the epoch."""
+
     orchestrations: list[OrchestrationWork]
     activities: list[ActivityWork]
     entities: list[EntityWork]
