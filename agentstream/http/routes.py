@@ -13,7 +13,8 @@ import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
-from agentstream.http.problems import TRY_AGAIN, ProblemError, answers_problems, not_now
+from agentstream.http.origins import Origins
+from agentstream.http.problems import TRY_AGAIN, ProblemError, not_now
 from agentstream.http.requests import (
     parse_boolean,
     parse_id,
@@ -69,10 +70,11 @@ def create_http_functions(
         route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
     """
     routes = _Routes(settings, list(agents), get_stream, f"/{route_prefix}".rstrip("/"))
+    origins = Origins(settings.allowed_origins)
     blueprint = df.Blueprint()
 
     def register(handler: Any, method: str, route: str, **options: Any) -> None:
-        function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
+        function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
     register(routes.start_run, "POST", "agents/{agent_name}/run")
@@ -82,6 +84,13 @@ def create_http_functions(
     register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
     register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    if settings.allowed_origins:
+
+        async def answer_preflight(req: Request, client: df.DurableOrchestrationClient) -> Response:
+            return origins.preflight(req)
+
+        # A browser sends it without a key.
+        register(answer_preflight, "OPTIONS", "{*path}", auth_level=func.AuthLevel.ANONYMOUS)
     return blueprint
 
 
