@@ -306,6 +306,8 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
       }
       login: { tokenStore: { enabled: false } }
     }
+    // It names one of the settings.
+    dependsOn: [settings]
   }
 
   // Passwords for publishing: nobody needs them.
