@@ -50,3 +50,12 @@ class StreamResponse(StreamingResponse):  # type: ignore[misc]
                 if not clock.expired():
                     raise
                 logger.info("a follower that does not read is let go")
+
+
+def stream_headers(conversation_id: str) -> dict[str, str]:
+    """Return the headers of a conversation's stream: nothing on the way is to keep it, change it or hold it back."""
+    return {
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "x-conversation-id": conversation_id,
+    }
