@@ -12,6 +12,7 @@ import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
+from agentstream.http.ag_ui_routes import AgUiRoutes
 from agentstream.http.problems import ProblemError, answers_problems
 from agentstream.http.requests import (
     parse_boolean,
@@ -22,6 +23,7 @@ from agentstream.http.requests import (
 )
 from agentstream.http.service import Service
 from agentstream.http.stream_response import StreamResponse, stream_headers
+from agentstream.http.ui_message_routes import UiMessageRoutes
 from agentstream.model import (
     Event,
     OpenRunError,
@@ -62,6 +64,8 @@ def create_http_functions(
         function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
+    AgUiRoutes(service).register(register)
+    UiMessageRoutes(service).register(register)
     register(routes.start_run, "POST", "agents/{agent_name}/run")
     register(routes.follow_stream, "GET", "agent/stream/{conversation_id}")
     register(routes.get_run, "GET", "agent/runs/{correlation_id}")

@@ -10,6 +10,7 @@ import azure.durable_functions as df
 from agentstream.http.problems import TRY_AGAIN, ProblemError, not_now
 from agentstream.http.turns import Turns
 from agentstream.model import (
+    FIRST_CURSOR,
     BeingErasedError,
     DurableUnavailableError,
     Event,
@@ -21,7 +22,7 @@ from agentstream.model import (
 )
 from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
-from agentstream.runs.handles import Runs
+from agentstream.runs.handles import ConversationHandle, Runs
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.settings import Settings
 from agentstream.stream.clients import GetStream
@@ -101,6 +102,16 @@ class Service:
         if self.is_full:
             raise not_now(f"Too many followers are connected. {TRY_AGAIN}")
 
+    def follow_run(self, conversation: ConversationHandle, correlation_id: str, held: str) -> Follower:
+        """Return a follower of a run from its beginning, which has had its entries up to this one before."""
+        return conversation.follow(
+            cursor=FIRST_CURSOR,
+            correlation_id=correlation_id,
+            waits=True,
+            seconds=self.settings.stream_max_seconds,
+            held=held,
+        )
+
     async def batches(self, follower: Follower) -> AsyncGenerator[list[Event], None]:
         """Yield the follower's batches, and count it meanwhile.
 
@@ -123,7 +134,10 @@ async def _started(runs: Runs, agent: str, request: RunRequest) -> RunInput:
     try:
         return await runs.start(agent, request)
     except KeyReusedError:
-        detail = "This Idempotency-Key was used for another message or another conversation. Send a new key."
+        detail = (
+            "This Idempotency-Key, or this id of a run or message, was used for another message or conversation. "
+            "Send a new one."
+        )
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
     except BeingErasedError:
         detail = "This conversation is being deleted. Send the message again in a moment."
@@ -134,6 +148,6 @@ async def _started(runs: Runs, agent: str, request: RunRequest) -> RunInput:
     except PerhapsStartedError:
         detail = (
             "The durable runtime and Redis do not answer, and the run may have started or not. "
-            "With an Idempotency-Key, send it again under the same key: it is then run once."
+            "With an Idempotency-Key, or the same id of a run or message, send it again: it is then run once."
         )
         raise not_now(detail) from None

@@ -45,6 +45,11 @@ class Position(NamedTuple):
         number = math.inf if parts["number"] is None else int(parts["number"])
         return cls(cursor_order(parse_cursor(parts["entry"])), number)
 
+    @property
+    def cursor(self) -> str:
+        """The entry's id; before all entries, where there is none."""
+        return FIRST_CURSOR if self == NOWHERE else "{}-{}".format(*self.entry)
+
 
 NOWHERE = Position((-1, -1), -1)
 
