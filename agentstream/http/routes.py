@@ -13,7 +13,8 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextRespon
 from redis.exceptions import RedisError
 
 from agentstream.http.ag_ui_routes import AgUiRoutes
-from agentstream.http.problems import ProblemError, answers_problems
+from agentstream.http.origins import Origins
+from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
     parse_boolean,
     parse_id,
@@ -58,10 +59,11 @@ def create_http_functions(
     """
     service = Service(settings, agents, get_stream, f"/{route_prefix}".rstrip("/"))
     routes = _Routes(service)
+    origins = Origins(settings.allowed_origins)
     blueprint = df.Blueprint()
 
     def register(handler: Any, method: str, route: str, **options: Any) -> None:
-        function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
+        function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
     AgUiRoutes(service).register(register)
@@ -73,6 +75,13 @@ def create_http_functions(
     register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
     register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    if settings.allowed_origins:
+
+        async def answer_preflight(req: Request, client: df.DurableOrchestrationClient) -> Response:
+            return origins.preflight(req)
+
+        # A browser sends it without a key.
+        register(answer_preflight, "OPTIONS", "{*path}", auth_level=func.AuthLevel.ANONYMOUS)
     return blueprint
 
 
