@@ -344,6 +344,9 @@ def main(arguments: list[str]) -> int:
     except SmokeError as error:
         print(f"  FAILED: {error}", flush=True)
         return 1
+    except (OSError, HTTPException) as error:
+        print(f"  FAILED: after the last step that worked: {error!r}", flush=True)
+        return 1
     if on_azure:
         print(f"\nThe page: {os.environ['PAGE_URL']}\nThe first call:\n  {os.environ['FIRST_CALL']}")
         print(
