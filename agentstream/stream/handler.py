@@ -22,6 +22,7 @@ from agentstream.model import (
     DONE,
     FIRST_CURSOR,
     MAX_CURSOR_PART,
+    MESSAGE,
     Acceptance,
     BeingErasedError,
     Chunk,
@@ -217,7 +218,11 @@ class RedisStreamHandler:
 
         A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
         """
-        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        fields = [
+            value
+            for chunk in chunks
+            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+        ]
         return Verdict(
             await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
@@ -548,7 +553,7 @@ def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     try:
         return Event(
             id=entry_id,
-            kind=fields.get("event", "message"),
+            kind=fields.get("event", MESSAGE),
             data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),

@@ -140,6 +140,23 @@ async def test_promise_2_every_cursor_yields_exactly_the_rest(
     assert await read(handler, conversation_id, events[-1].id) == []
 
 
+async def test_a_chunk_that_is_no_message_is_an_event_of_its_kind_and_no_part_of_the_answer(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    chunks = [Chunk("Day ", 1), Chunk('{"id": "1"}', 2, "tool_call"), Chunk("1", 3)]
+
+    for _ in range(2):
+        await handler.append(conversation_id, correlation_id, attempt, 0, chunks)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="Day 1")
+
+    events = await read(handler, conversation_id)
+    assert told(events) == [("message", "Day "), ("tool_call", '{"id": "1"}'), ("message", "1"), ("done", "[DONE]")]
+    assert [event.sequence for event in events] == [0, 1, 2, 3]
+    entries = [fields for _, fields in await redis.xrange(f"agent-stream:{conversation_id}")]
+    assert [entry.get("event") for entry in entries] == [None, "tool_call", None, "done"]
+
+
 async def test_promise_3_a_run_has_exactly_one_terminal_event(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
