@@ -37,6 +37,8 @@ The erasure is a string ``<since>:<until>``: what was accepted up to ``since`` i
 runtime may still know it, so that nothing is restored or accepted.
 """
 
+import functools
+import hashlib
 from importlib.resources import files
 
 
@@ -44,6 +46,12 @@ def _load(name: str) -> str:
     prelude, script = ((files(__package__) / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
     before, _, after = script.rpartition("-- prelude\n")
     return "\n".join((before, prelude, after))
+
+
+@functools.cache
+def digest(script: str) -> str:
+    """Return the name by which Redis knows a script that it has run before."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 ACCEPT = _load("accept")
