@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
 
+# The kind of an event that is a piece of the answer. Its entry has no field ``event``.
+MESSAGE = "message"
 FIRST_CURSOR = "0-0"
 MAX_CURSOR_PART = 2**64 - 1
 # A committed answer is appended in entries of this many characters when it has to be repaired or restored.
@@ -78,10 +80,17 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer, and when it came in ms since the epoch."""
+    """A piece of what an attempt streams: of its answer, or what else it tells.
+
+    Attributes:
+        text: The piece, or the event's data.
+        timestamp: When it came, in ms since the epoch.
+        kind: ``message`` for a piece of the answer, else the event's name.
+    """
 
     text: str
     timestamp: int
+    kind: str = MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +244,7 @@ class LostRun:
         """Return the events that tell a follower of a run that has ended, all with this id."""
         if self.outcome is None:
             return []
-        pieces = [("message", piece) for piece in split_answer(self.answer)]
+        pieces = [(MESSAGE, piece) for piece in split_answer(self.answer)]
         told = [*pieces, (self.outcome.event, self.outcome.data)]
         return [
             expired_event(entry_id, self.correlation_id),

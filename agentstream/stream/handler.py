@@ -15,13 +15,13 @@ from typing import Any, Protocol, Self
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.commands.core import AsyncScript
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
     MAX_CURSOR_PART,
+    MESSAGE,
     Acceptance,
     BeingErasedError,
     Chunk,
@@ -145,7 +145,6 @@ class RedisStreamHandler:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
         self._credentials = credentials
-        self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,7 +225,11 @@ class RedisStreamHandler:
 
         A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
         """
-        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        fields = [
+            value
+            for chunk in chunks
+            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+        ]
         return Verdict(
             await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
@@ -483,18 +486,35 @@ class RedisStreamHandler:
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
     ) -> Any:
-        if script not in self._scripts:
-            self._scripts[script] = self._commands.register_script(script)
-        keys = [
+        keys_and_arguments = (
+            3,
             self._keys.stream(conversation_id),
             self._keys.runs(conversation_id),
             self._keys.erasure(conversation_id),
-        ]
-        async with self._turn():
-            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
+            self._ttl_ms,
+            correlation_id,
+            created,
+            *arguments,
+        )
+        async with self._turn() as commands:
+            try:
+                return await commands.execute_command("EVALSHA", scripts.digest(script), *keys_and_arguments)
+            except NoScriptError:
+                return await commands.execute_command("EVAL", script, *keys_and_arguments)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
+        if self._turns.locked():
+            await self._wait_for_turn()
+        else:
+            await self._turns.acquire()
+        try:
+            async with self._asking() as commands:
+                yield commands
+        finally:
+            self._turns.release()
+
+    async def _wait_for_turn(self) -> None:
         asked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -503,11 +523,6 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
-        try:
-            async with self._asking() as commands:
-                yield commands
-        finally:
-            self._turns.release()
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:
@@ -559,7 +574,7 @@ def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     try:
         return Event(
             id=entry_id,
-            kind=fields.get("event", "message"),
+            kind=fields.get("event", MESSAGE),
             data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),

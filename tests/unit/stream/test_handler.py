@@ -87,27 +87,44 @@ async def test_the_two_keys_share_a_cluster_slot(conversation_id: str, redis: An
     assert slots[0] == slots[1]
 
 
-async def test_every_write_sets_the_ttl_of_both_keys(
+async def test_every_write_renews_the_ttl_of_both_keys_an_append_when_a_quarter_has_passed(
     handler: RedisStreamHandler, settings: Settings, conversation_id: str, correlation_id: str, redis: Any
 ) -> None:
-    keys = [f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"]
-    ttl_ms = settings.redis_stream_ttl_minutes * 60_000
+    stream, runs = f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"
+    ttl_ms = int(settings.redis_stream_ttl_minutes * 60_000)
     attempt = await begin(handler, conversation_id, correlation_id)
 
-    async def assert_refreshed(write: object) -> None:
-        for key in keys:
-            assert await redis.pttl(key) > ttl_ms - 5_000, f"{write} did not refresh {key}"
-            await redis.pexpire(key, 20_000)
+    async def pass_time(ms: int) -> None:
+        record = json.loads(await redis.hget(runs, correlation_id))
+        record["renewed"] -= ms
+        await redis.hset(runs, correlation_id, json.dumps(record, separators=(",", ":")))
+        for key in (stream, runs):
+            await redis.pexpire(key, ttl_ms - ms)
 
-    await handler.append(conversation_id, correlation_id, attempt, 0, [])
-    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=attempt)
-    await assert_refreshed("a chunk")
-    await handler.append(conversation_id, correlation_id, attempt, 1, [])
-    await assert_refreshed("keeping a silent run alive")
+    async def is_renewed() -> bool:
+        left = [await redis.pttl(key) for key in (stream, runs)]
+        assert len({ms > ttl_ms - 5_000 for ms in left}) == 1, "one key of two"
+        return bool(min(left) > ttl_ms - 5_000)
+
+    async def append(sequence: int, *texts: str) -> None:
+        await pass_time(ttl_ms // 5)
+        chunks = [Chunk(text, 0) for text in texts]
+        await handler.append(conversation_id, correlation_id, attempt, sequence, chunks)
+
+    await append(0, "a")
+    assert not await is_renewed()
+    await append(1, "b")
+    assert await is_renewed(), "a chunk"
+    await append(2)
+    assert not await is_renewed()
+    await append(2)
+    assert await is_renewed(), "keeping a silent run alive"
+    await pass_time(20_000)
     await handler.begin_attempt(conversation_id, correlation_id)
-    await assert_refreshed("an attempt")
+    assert await is_renewed(), "an attempt"
+    await pass_time(20_000)
     await handler.write_completion(conversation_id, correlation_id=correlation_id)
-    await assert_refreshed("the end")
+    assert await is_renewed(), "the end"
 
 
 async def test_promise_2_nothing_twice_when_an_append_is_repeated(
@@ -138,6 +155,23 @@ async def test_promise_2_every_cursor_yields_exactly_the_rest(
     for position in (0, 1, 499, 500, 501, 998, 1199):
         assert await read(handler, conversation_id, events[position].id) == events[position + 1 :]
     assert await read(handler, conversation_id, events[-1].id) == []
+
+
+async def test_a_chunk_that_is_no_message_is_an_event_of_its_kind_and_no_part_of_the_answer(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    chunks = [Chunk("Day ", 1), Chunk('{"id": "1"}', 2, "tool_call"), Chunk("1", 3)]
+
+    for _ in range(2):
+        await handler.append(conversation_id, correlation_id, attempt, 0, chunks)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="Day 1")
+
+    events = await read(handler, conversation_id)
+    assert told(events) == [("message", "Day "), ("tool_call", '{"id": "1"}'), ("message", "1"), ("done", "[DONE]")]
+    assert [event.sequence for event in events] == [0, 1, 2, 3]
+    entries = [fields for _, fields in await redis.xrange(f"agent-stream:{conversation_id}")]
+    assert [entry.get("event") for entry in entries] == [None, "tool_call", None, "done"]
 
 
 async def test_promise_3_a_run_has_exactly_one_terminal_event(
