@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 # The kind of an event that is a piece of the answer. Its entry has no field ``event``.
 MESSAGE = "message"
+# The kinds of events beside the answer and its end: a follower is told of those that it asks for.
+TOOL_CALL, TOOL_RESULT, REASONING, USAGE = "tool_call", "tool_result", "reasoning", "usage"
+FURTHER_KINDS = frozenset((TOOL_CALL, TOOL_RESULT, REASONING, USAGE))
 FIRST_CURSOR = "0-0"
 MAX_CURSOR_PART = 2**64 - 1
 # A committed answer is appended in entries of this many characters when it has to be repaired or restored.
@@ -59,7 +62,7 @@ class Event(NamedTuple):
 
     Attributes:
         id: The entry's id, a cursor.
-        kind: ``message``, ``reset``, or a terminal event: ``done``, ``error``, ``cancelled``.
+        kind: ``message``, ``reset``, one of ``FURTHER_KINDS``, or a terminal event: ``done``, ``error``, ``cancelled``.
         data: The text of a message; for the others what the API's contract says.
         correlation_id: The run.
         attempt: The attempt that wrote it, 0 where none did.
@@ -91,6 +94,13 @@ class Chunk:
     text: str
     timestamp: int
     kind: str = MESSAGE
+
+
+class Piece(NamedTuple):
+    """What one event tells, wherever it is written: its kind, and its text or data."""
+
+    kind: str
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
