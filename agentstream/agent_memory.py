@@ -109,6 +109,12 @@ def answer_text(response: AgentResponse) -> str:
     )
 
 
+def response_contents(response: AgentResponse) -> list[Content]:
+    """Return all contents of the response, as its updates would have streamed them."""
+    usage = [Content.from_usage(response.usage_details)] if response.usage_details else []
+    return [*(content for message in response.messages for content in message.contents), *usage]
+
+
 def has_failed(response: AgentResponse) -> bool:
     """Return whether the response is an error, or no answer: nothing was said, or a content filter cut it off.
 
