@@ -101,8 +101,8 @@ class AgentEvents:
     """Turns what an agent streams, or has committed, into what is told of it, in the same order.
 
     A tool call is told in the pieces in which it comes. Its id is the model's, unless that comes after the first piece,
-    never, or was another call's: then one is made of the run and the number of the call within it, so that a second
-    attempt and a restoration name it alike.
+    never, or was another call's: then one is made of the run and the number of the call within it, which is the same in
+    another attempt (for the framework, such a call has an id that is random).
 
     Text is passed on as it is (``AttemptWriter.write`` normalizes it). What is no event is passed over: data, hosted
     tools, approvals.
@@ -204,7 +204,10 @@ class AgentEvents:
 
 
 def committed_pieces(contents: Iterable[Content], correlation_id: str, max_result_bytes: int) -> list[Piece]:
-    """Return what the contents of a committed response tell: its text, normalized, and its tool calls and results."""
+    """Return what the contents of a committed response tell: its text, normalized, and its tool calls and results.
+
+    A text may be longer than one entry should be (``split_answer``).
+    """
     events, normalizer = AgentEvents(correlation_id, max_result_bytes), TextNormalizer()
     told = [*events.feed(contents), *events.rest(), Piece(MESSAGE, "")]
     last = len(told) - 1

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -232,21 +232,27 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class LostRun:
-    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized,
-    ``created`` 0 where nobody knows when it was accepted."""
+    """A run of which only the durable state knows.
+
+    Attributes:
+        correlation_id: The run.
+        agent: The name of its agent.
+        outcome: How it ended, None while it is open.
+        pieces: What is told of it again: its answer, normalized, with the tool calls and results that led to it.
+        created: When it was accepted in ms since the epoch, 0 where nobody knows.
+    """
 
     correlation_id: str
     agent: str
     outcome: Outcome | None
-    answer: str
+    pieces: Sequence[Piece] = ()
     created: int = 0
 
     def events(self, entry_id: str) -> list[Event]:
         """Return the events that tell a follower of a run that has ended, all with this id."""
         if self.outcome is None:
             return []
-        pieces = [(MESSAGE, piece) for piece in split_answer(self.answer)]
-        told = [*pieces, (self.outcome.event, self.outcome.data)]
+        told = [*self.pieces, (self.outcome.event, self.outcome.data)]
         return [
             expired_event(entry_id, self.correlation_id),
             *(Event(entry_id, kind, data, self.correlation_id, attempt=0, sequence=0) for kind, data in told),
@@ -258,7 +264,8 @@ class LostRun:
         if self.outcome is None:
             return run | {"status": RunStatus.QUEUED}
         ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
-        return run | ending | {"chunks": split_answer(self.answer)}
+        chunks = [(data,) if kind == MESSAGE else (data, kind) for kind, data in self.pieces]
+        return run | ending | {"chunks": chunks}
 
 
 class UnknownRunError(LookupError):
@@ -323,6 +330,11 @@ def cursor_order(cursor: str) -> tuple[int, int]:
 def split_answer(answer: str) -> list[str]:
     """Return the answer in pieces for one entry each."""
     return [answer[i : i + ANSWER_CHUNK_CHARACTERS] for i in range(0, len(answer), ANSWER_CHUNK_CHARACTERS)]
+
+
+def text_pieces(answer: str) -> list[Piece]:
+    """Return what tells of an answer that is this text alone."""
+    return [Piece(MESSAGE, piece) for piece in split_answer(answer)]
 
 
 def now_ms() -> int:

@@ -202,7 +202,8 @@ class _Routes:
         return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _runs(self, client: df.DurableOrchestrationClient) -> Runs:
-        both = Sources(await self._get_stream(), CommittedState(client, self._agents))
+        committed = CommittedState(client, self._agents, self._settings.max_tool_result_bytes)
+        both = Sources(await self._get_stream(), committed)
         return Runs(both, self._recovery, self._settings.run_timeout_seconds, self._settings.heartbeat_seconds)
 
     async def _counted(self, follower: Follower) -> AsyncGenerator[list[Event], None]:

@@ -18,6 +18,7 @@ from agentstream.model import (
     Event,
     LostRun,
     Outcome,
+    Piece,
     RunStatus,
     UnknownRunError,
     Verdict,
@@ -39,6 +40,7 @@ from agentstream.stream.handler import (
 from agentstream.stream.reader import FIRST_PAGE_ENTRIES
 from tests.proxy import Proxy
 
+TOLD = [Piece("message", "one"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "two")]
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
 
 
@@ -435,7 +437,7 @@ async def test_accepting_a_run_trims_what_is_older_than_the_ttl_but_no_open_run(
 async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
-    lost = [LostRun("first", "A", DONE, "one"), LostRun("second", "A", ERROR, ""), LostRun("third", "A", None, "")]
+    lost = [LostRun("first", "A", DONE, TOLD), LostRun("second", "A", ERROR), LostRun("third", "A", None)]
 
     await asyncio.gather(*(handler.restore_runs(conversation_id, lost, "") for _ in range(10)))
 
@@ -445,18 +447,22 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     assert [(event.correlation_id, event.kind) for event in events] == [
         ("first", "reset"),
         ("first", "message"),
+        ("first", "tool_call"),
+        ("first", "tool_result"),
+        ("first", "message"),
         ("first", "done"),
         ("second", "reset"),
         ("second", "error"),
     ]
     assert json.loads(events[0].data) == {"correlation_id": "first", "reason": "expired"}
+    assert [Piece(event.kind, event.data) for event in events[1:5]] == TOLD
 
 
 @pytest.mark.parametrize("answer", ["the answer", ""])
 async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, answer: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
 
@@ -469,7 +475,7 @@ async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
 async def test_an_attempt_that_begins_after_a_loss_begins_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.begin_attempt(conversation_id, correlation_id)
     await handler.begin_attempt(conversation_id, correlation_id)
@@ -699,13 +705,13 @@ async def test_promise_7_deleted_is_gone_for_whoever_comes_late(
     await handler.erase(conversation_id)
     with pytest.raises(BeingErasedError):
         await handler.accept_run(conversation_id, "another", "TravelPlanner")
-    unknown_age = LostRun(correlation_id, "TravelPlanner", None, "")
+    unknown_age = LostRun(correlation_id, "TravelPlanner", None)
     assert not await handler.restore_runs(conversation_id, [unknown_age], await handler.erasure(conversation_id))
 
     since = await handler.erase(conversation_id, finished=True)
 
     assert not await handler.restore_runs(conversation_id, [unknown_age], before)
-    old = LostRun(correlation_id, "TravelPlanner", None, "", accepted.created)
+    old = LostRun(correlation_id, "TravelPlanner", None, created=accepted.created)
     assert await handler.restore_runs(conversation_id, [old], await handler.erasure(conversation_id))
     created = accepted.created
     verdict, _ = await handler.begin_attempt(conversation_id, correlation_id, created=created)
