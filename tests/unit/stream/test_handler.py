@@ -12,6 +12,7 @@ from agentstream.model import (
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     BeingErasedError,
     Chunk,
     ErasedError,
@@ -432,6 +433,30 @@ async def test_accepting_a_run_trims_what_is_older_than_the_ttl_but_no_open_run(
     await handler.write_completion(conversation_id, correlation_id="open")
     await handler.accept_run(conversation_id, "newer", "A")
     assert [fields["text"] for _, fields in await redis.xrange(stream)] == ["open", "[DONE]"], "trimmed in part"
+
+
+@pytest.mark.parametrize("kind", sorted(FURTHER_KINDS))
+async def test_promise_6_one_writer_events_of_a_fenced_or_ended_attempt_are_refused(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, kind: str
+) -> None:
+    zombie = await begin(handler, conversation_id, correlation_id)
+    early, late = Chunk('{"of": "zombie"}', now_ms(), kind), Chunk('{"late": true}', now_ms(), kind)
+    assert await handler.append(conversation_id, correlation_id, zombie, 0, [early]) is Verdict.CONTINUE
+    _, newest = await handler.begin_attempt(conversation_id, correlation_id)
+
+    assert await handler.append(conversation_id, correlation_id, zombie, 1, [late]) is Verdict.STOP
+    new = [Chunk('{"of": "newest"}', now_ms(), kind), Chunk("text", now_ms())]
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    # A repeated call appends nothing twice.
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    await handler.answer_run(conversation_id, correlation_id, newest)
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="text")
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+
+    first, reset, *rest = told(await read(handler, conversation_id))
+    assert (first, reset[0]) == ((kind, '{"of": "zombie"}'), "reset"), "what was told of the first attempt is dropped"
+    assert rest == [(kind, '{"of": "newest"}'), ("message", "text"), ("done", "[DONE]")]
 
 
 async def test_promise_7_expired_is_not_gone_and_is_restored_once(
