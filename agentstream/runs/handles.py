@@ -120,6 +120,7 @@ class RunHandle:
         reading = self.runs.both.stream.read_stream(
             conversation_id,
             correlation_id=self.correlation_id,
+            include=(),
             silence_seconds=self.runs.heartbeat_seconds,
             max_seconds=seconds,
         )
