@@ -13,6 +13,7 @@ from agentstream.model import (
     ERROR_MESSAGES,
     FIRST_CURSOR,
     FURTHER_KINDS,
+    CommittedMessage,
     DurableUnavailableError,
     ErasedError,
     OpenRunError,
@@ -23,7 +24,7 @@ from agentstream.model import (
     RunStatus,
     UnknownRunError,
 )
-from agentstream.runs.committed import CommittedMessage, CommittedRun
+from agentstream.runs.committed import CommittedRun
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.runs.starter import RunStarter
