@@ -17,7 +17,8 @@ from agentstream.model import Event, UnknownRunError
 from agentstream.runs.handles import ConversationHandle, Runs
 from agentstream.runs.starter import run_of_key
 from agentstream.wire.ag_ui import VERSION, AgUiEncoder
-from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, RETRY, Position
+from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, Position
+from agentstream.wire.sse import RETRY
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from agentstream.http.bodies import (
     RunBody,
 )
 from agentstream.http.problems import PROBLEM_MEDIA_TYPE
+from agentstream.http.requests import INCLUDES
 from agentstream.runs.handles import RunView
 from agentstream.wire import plain, sse
 
@@ -153,6 +154,7 @@ ID: Json = {"type": "string", "pattern": ID_PATTERN}
 CURSOR: Json = {"type": "string", "pattern": r"^([0-9]{1,19}-[0-9]{1,19})?$"}
 FRAME_ID: Json = {"type": "string", "pattern": r"^([0-9]{1,19}-[0-9]{1,19}(\.[0-9]{1,9})?)?$"}
 BOOLEAN: Json = {"enum": ["true", "false", "1", "0", "yes", "no"]}
+INCLUDE: Json = {"type": "string", "pattern": r"^((NAME)(,(NAME))*)?$".replace("NAME", "|".join(INCLUDES))}
 # Of a stream the description tells what one event is: the fields of section 9.2.6 of WHATWG HTML.
 STREAM: Json = {
     "type": "object",
@@ -207,6 +209,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _header("Last-Event-ID", CURSOR, "The same, and before it."),
             CORRELATION_ID,
             _query("follow", BOOLEAN, "Whether to wait for what comes; true without it."),
+            _query("include", INCLUDE, "Which further events to tell: tool calls and results, reasoning, usage."),
+            _query("format", {"enum": ["json"]}, "With json, the data of every event is one line of JSON."),
         ),
     ),
     ("GET", "agent/runs/{correlation_id}"): Operation(

@@ -19,7 +19,9 @@ from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
     parse_boolean,
+    parse_format,
     parse_id,
+    parse_include,
     parse_optional_id,
     parse_resume_cursor,
     parse_run_request,
@@ -123,10 +125,12 @@ class _Routes:
             .follow(
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
+                include=parse_include(req),
                 waits=parse_boolean("follow", req.query_params.get("follow", True)),
                 seconds=self._service.settings.stream_max_seconds,
             )
         )
+        as_json = parse_format(req)
         headers = stream_headers(conversation_id)
         batches = self._service.batches(follower)
         first = await anext(batches, None)
@@ -135,7 +139,7 @@ class _Routes:
         if _prefers_plain_text(req):
             content, media_type = _plain_text(first, batches, follower), plain.MEDIA_TYPE
         else:
-            content, media_type = _server_sent_events(first, batches), sse.MEDIA_TYPE
+            content, media_type = _server_sent_events(first, batches, as_json), sse.MEDIA_TYPE
         return StreamResponse(content, batches, follower.deadline, headers, media_type)
 
     async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
@@ -233,12 +237,13 @@ def _prefers_plain_text(req: Request) -> bool:
 
 
 async def _server_sent_events(
-    first: list[Event], batches: AsyncGenerator[list[Event], None]
+    first: list[Event], batches: AsyncGenerator[list[Event], None], as_json: bool
 ) -> AsyncGenerator[bytes, None]:
-    for piece in sse.pieces(first):
+    yield sse.RETRY
+    for piece in sse.pieces(first, as_json=as_json):
         yield piece
     async for events in batches:
-        for piece in sse.pieces(events):
+        for piece in sse.pieces(events, as_json=as_json):
             yield piece
 
 

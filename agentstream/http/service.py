@@ -56,7 +56,8 @@ class Service:
 
     async def runs(self, client: df.DurableOrchestrationClient) -> Runs:
         """Return all runs and conversations, as the request of this durable client reaches them."""
-        both = Sources(await self.get_stream(), CommittedState(client, self.agents))
+        committed = CommittedState(client, self.agents, self.settings.max_tool_result_bytes)
+        both = Sources(await self.get_stream(), committed)
         return Runs(both, self._recovery, self.settings.run_timeout_seconds, self.settings.heartbeat_seconds)
 
     def known_agent(self, name: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 from agentstream.model import (
     ERROR_MESSAGES,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     CommittedMessage,
     DurableUnavailableError,
     ErasedError,
@@ -119,6 +121,7 @@ class RunHandle:
         reading = self.runs.both.stream.read_stream(
             conversation_id,
             correlation_id=self.correlation_id,
+            include=(),
             silence_seconds=self.runs.heartbeat_seconds,
             max_seconds=seconds,
         )
@@ -232,7 +235,14 @@ class ConversationHandle:
         return min(open_runs)[1] if open_runs else None
 
     def follow(
-        self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float, held: str = FIRST_CURSOR
+        self,
+        *,
+        cursor: str,
+        correlation_id: str | None,
+        waits: bool,
+        seconds: float,
+        include: Collection[str] = FURTHER_KINDS,
+        held: str = FIRST_CURSOR,
     ) -> Follower:
         """Return a follower of the conversation, or of one run of it, that ends after so many seconds."""
         return Follower(
@@ -241,6 +251,7 @@ class ConversationHandle:
             self.conversation_id,
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             waits=waits,
             heartbeat_seconds=self.runs.heartbeat_seconds,
             deadline=time.monotonic() + seconds,

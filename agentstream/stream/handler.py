@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Respons
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     MAX_CURSOR_PART,
     MESSAGE,
     Acceptance,
@@ -424,6 +425,7 @@ class RedisStreamHandler:
         cursor: str = FIRST_CURSOR,
         *,
         correlation_id: str | None = None,
+        include: Collection[str] = FURTHER_KINDS,
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
@@ -434,6 +436,7 @@ class RedisStreamHandler:
             conversation_id: The conversation.
             cursor: An entry's id; only what came after it is read.
             correlation_id: Only this run's events, ending at its terminal event.
+            include: Of the ``FURTHER_KINDS`` of events those to read.
             follow: Whether to wait for more while a run is open.
             silence_seconds: After this long without an event, an empty list is yielded.
             max_seconds: After this long the reading ends, between two events.
@@ -451,6 +454,7 @@ class RedisStreamHandler:
             subscribe=partial(self._watcher.subscribe, self._keys.stream(conversation_id)),
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             follow=follow,
             silence_seconds=silence_seconds,
             deadline=time.monotonic() + max_seconds,
