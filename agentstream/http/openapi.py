@@ -14,6 +14,7 @@ from agentstream.http.bodies import (
     Answered,
     ChatBody,
     Conversation,
+    Conversations,
     Health,
     Problem,
     RunAgentBody,
@@ -38,6 +39,7 @@ MODELS: Mapping[type[BaseModel], bool] = {
     Answered: False,
     RunView: False,
     Conversation: False,
+    Conversations: False,
     Health: False,
     Problem: False,
 }
@@ -96,8 +98,7 @@ def describe(routes: Mapping[tuple[str, str], str], agents: Sequence[str], prefi
 
 
 def _operation(operation: Operation, route: str, name: str, agents: Sequence[str]) -> Json:
-    # Internal errors and parts out of reach can be the answer to anything.
-    problems = {*operation.problems, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE}
+    problems = {*operation.problems, *EVERYWHERE}
     responses = {status: _problem(status) for status in sorted(problems)} | dict(operation.responses)
     described: Json = {
         "operationId": name,
@@ -148,6 +149,8 @@ def _header(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
+# Nobody is signed in where users do; something went wrong inside; a part is out of reach.
+EVERYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
 TEXT: Json = {"type": "string"}
 ID: Json = {"type": "string", "pattern": ID_PATTERN}
 # An empty one is none.
@@ -223,6 +226,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {HTTPStatus.ACCEPTED: _answer("The run as it was.", {JSON: _reference(RunView)})},
         (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
+    ("GET", "agent/conversations"): Operation(
+        "List the conversations of the user who is signed in, newest first.",
+        {HTTPStatus.OK: _answer("The conversations.", {JSON: _reference(Conversations)})},
+        (HTTPStatus.NOT_FOUND,),
+    ),
     ("GET", "agent/conversations/{conversation_id}"): Operation(
         "Read what was said.",
         {HTTPStatus.OK: _answer("The messages.", {JSON: _reference(Conversation)})},
@@ -231,7 +239,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("DELETE", "agent/conversations/{conversation_id}"): Operation(
         "Erase a conversation for good.",
         {HTTPStatus.NO_CONTENT: _answer("It is gone, or never was.")},
-        (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
+        (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
     ("POST", "agui/{agent_name}"): Operation(
         "Start a run and stream it as AG-UI.",

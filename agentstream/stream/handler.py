@@ -156,7 +156,12 @@ class RedisStreamHandler:
         """Leave the shared connections open: they belong to the event loop, not to this block."""
 
     async def accept_run(
-        self, conversation_id: str, correlation_id: str, agent: str, claim: str | None = None
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        agent: str,
+        claim: str | None = None,
+        owner: str | None = None,
     ) -> Acceptance | None:
         """Register a run as queued, and trim what the conversation no longer needs.
 
@@ -165,6 +170,7 @@ class RedisStreamHandler:
             correlation_id: The run.
             agent: The name of its agent.
             claim: What names the caller, None for a new name.
+            owner: Whose it is, None where nobody signs in.
 
         Returns:
             The acceptance, when the caller is the one to start the run, or None when the run is known already. A run
@@ -172,13 +178,16 @@ class RedisStreamHandler:
 
         Raises:
             BeingErasedError: The conversation is.
+            UnknownRunError: The conversation is another owner's.
         """
         claim = claim or secrets.token_hex(8)
         created = int(
-            await self._run_script(scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS)
+            await self._run_script(
+                scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS, owner or ""
+            )
         )
         if created < 0:
-            raise BeingErasedError(conversation_id)
+            raise BeingErasedError(conversation_id) if created == -1 else UnknownRunError(conversation_id)
         return Acceptance(claim, created) if created else None
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:

@@ -14,6 +14,7 @@ The runs hash holds one JSON record per run, under its correlation_id; times are
 ``status``    queued, running, cancelling; or ended: completed, failed, cancelled, timed_out
 ``agent``     the agent's name; absent in a run that was registered by its writer
 ``created``   when it was accepted; ``ended`` likewise
+``owner``     whose it is: absent where nobody signs in, and where Redis lost the run meanwhile
 ``claim``     which request may start it, and ``claimed`` since when
 ``attempt``   the newest attempt, 0 before the first. It is the time of the attempt's begin, so that it grows even when
               Redis lost the record of the attempts before

@@ -89,7 +89,7 @@ class _Conversation:
             case ("erase",):
                 return await handler.erase(name, finished=True) is not None
             case ("restore",):
-                lost = [LostRun(RUN, "A", None, "")]
+                lost = [LostRun(RUN, "A", None)]
                 return await handler.restore_runs(name, lost, await handler.erasure(name))
             case ("lose stream",):
                 return await self._redis.delete(self._stream)

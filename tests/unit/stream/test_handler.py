@@ -822,3 +822,28 @@ async def test_one_key_evicted_alone_takes_the_other_with_it(
 
     assert list(await handler.runs(conversation_id)) == ["another"]
     assert await redis.xlen(f"agent-stream:{conversation_id}") == 0
+
+
+async def test_a_conversation_of_another_owner_is_unknown(handler: RedisStreamHandler, conversation_id: str) -> None:
+    await handler.accept_run(conversation_id, "r1", "A", owner="alice")
+
+    for owner in ("bob", None):
+        with pytest.raises(UnknownRunError):
+            await handler.accept_run(conversation_id, "r2", "A", owner=owner)
+
+    assert await handler.accept_run(conversation_id, "r3", "A", owner="alice")
+    assert {run.owner for run in (await handler.runs(conversation_id)).values()} == {"alice"}
+
+
+async def test_of_many_owners_at_once_one_has_the_conversation(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    names = [f"user-{number}" for number in range(10)]
+
+    ended = await asyncio.gather(
+        *(handler.accept_run(conversation_id, name, "A", owner=name) for name in names), return_exceptions=True
+    )
+
+    assert sum(isinstance(each, UnknownRunError) for each in ended) == len(names) - 1
+    [record] = (await handler.runs(conversation_id)).values()
+    assert record.owner in names
