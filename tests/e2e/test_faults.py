@@ -267,7 +267,7 @@ async def test_a_cursor_older_than_what_was_trimmed_gets_the_trimmed_runs_first(
 async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     frail: App, redis: RedisProcess, stream: RedisStreamHandler, conversation_id: str
 ) -> None:
-    correlation_id = run_of_key("TravelPlanner", conversation_id)
+    correlation_id = run_of_key("TravelPlanner", conversation_id, None)
     await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
     message = script(chunks=["started"])
     fingerprint = fingerprint_of(RunRequest(message, None, wait_for_response=False, idempotency_key=conversation_id))
