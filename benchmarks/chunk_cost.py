@@ -26,14 +26,20 @@ ROUNDS = 5
 RUNS = 10
 FEW, MANY = 3, 103
 PACE_SECONDS = 0.02
+WORD = "word "
 WHOLE, FRAMEWORK, HTTP = "the whole", "the framework", "HTTP"
+
+# Lets so many chunks come in each of the runs, and returns the processor time of that in seconds.
+Measure = Callable[[int], Awaitable[float]]
 
 
 async def chunk_cost(url: str) -> list[Figure]:
-    """The processor time of each further chunk of a followed run, at a pace at which each chunk travels alone.
+    """The processor time of each further chunk of a followed run: at a pace at which each chunk travels alone, and at
+    full speed, at which many travel together.
 
     The framework's is that of its entity code over the same model, without a callback; HTTP's that of an app which only
-    sends, on the worker's server and through the host's proxy. The rest is ours, with the client of Redis.
+    sends one piece per chunk, on the worker's server and through the host's proxy. The rest is ours, with the client of
+    Redis; at full speed with HTTP, since nobody knows how many chunks a piece holds.
     """
     async with (
         running_app(url) as host,
@@ -45,23 +51,35 @@ async def chunk_cost(url: str) -> list[Figure]:
         [agent] = create_agents(Settings.model_validate({"openai_base_url": model.base_url}))
         loop = AgentLoop()
 
-        async def framework(chunks: int) -> float:
-            return await loop.run(_answer_all(agent, chunks))
+        async def split(pace_seconds: float) -> dict[str, list[float]]:
+            message = partial(_message, pace_seconds)
+            contenders: dict[str, Measure] = {
+                WHOLE: lambda chunks: _cpu_seconds(host, partial(_follow, client, message(chunks))),
+                FRAMEWORK: lambda chunks: loop.run(_answer_all(agent, message(chunks), chunks)),
+            }
+            if pace_seconds:
+                path = f"?pace_seconds={pace_seconds}"
+                contenders[HTTP] = lambda chunks: _cpu_seconds(
+                    sender, partial(_read, sender_client, f"/api/send/{chunks}{path}")
+                )
+            for each in contenders.values():
+                # What is done once is not a chunk's.
+                await each(FEW)
+            return await interleave(ROUNDS, {name: partial(_each, each) for name, each in contenders.items()})
 
-        values = await interleave(
-            ROUNDS,
-            {
-                WHOLE: partial(_each, lambda chunks: _cpu_seconds(host, partial(_follow, client, chunks))),
-                FRAMEWORK: partial(_each, framework),
-                HTTP: partial(_each, lambda chunks: _cpu_seconds(sender, partial(_receive, sender_client, chunks))),
-            },
-        )
-    ours = [whole - framework - http for whole, framework, http in zip(*values.values(), strict=True)]
-    name = f"CPU per chunk of a followed run, {RUNS} at {1 / PACE_SECONDS:.0f} chunks/s"
-    return [Figure(name, "µs", values), Figure(f"{name}, the rest", "µs", {OURS: ours}, wanted={OURS: 80})]
+        paced, full = await split(PACE_SECONDS), await split(0)
+    return [
+        *_figures(f"CPU per followed chunk, {RUNS} runs at {1 / PACE_SECONDS:.0f} chunks/s", paced, "the rest"),
+        *_figures(f"CPU per followed chunk, {RUNS} runs at full speed", full, "HTTP and the rest"),
+    ]
 
 
-async def _each(cpu_seconds: Callable[[int], Awaitable[float]]) -> float:
+def _figures(name: str, values: dict[str, list[float]], rest: str) -> list[Figure]:
+    ours = [whole - sum(others) for whole, *others in zip(*values.values(), strict=True)]
+    return [Figure(name, "µs", values), Figure(f"{name}: {rest}", "µs", {OURS: ours}, wanted={OURS: 80})]
+
+
+async def _each(cpu_seconds: Measure) -> float:
     """Return what each further chunk costs, in µs."""
     few, many = await cpu_seconds(FEW), await cpu_seconds(MANY)
     return 1e6 * (many - few) / (MANY - FEW) / RUNS
@@ -75,14 +93,10 @@ async def _cpu_seconds(host: HostProcess, follow: Callable[[], Coroutine[Any, An
     return after.user + after.system - before.user - before.system
 
 
-async def _follow(client: aiohttp.ClientSession, chunks: int) -> None:
-    async with client.post(RUN_ROUTE, json={"message": _message(chunks)}) as accepted:
+async def _follow(client: aiohttp.ClientSession, message: str) -> None:
+    async with client.post(RUN_ROUTE, json={"message": message}) as accepted:
         path = (await accepted.json())["stream_url"]
     await _read(client, path)
-
-
-async def _receive(client: aiohttp.ClientSession, chunks: int) -> None:
-    await _read(client, f"/api/send/{chunks}?pace_seconds={PACE_SECONDS}")
 
 
 async def _read(client: aiohttp.ClientSession, path: str) -> None:
@@ -91,19 +105,19 @@ async def _read(client: aiohttp.ClientSession, path: str) -> None:
             raise ValueError("a stream did not end well")
 
 
-def _message(chunks: int) -> str:
-    return script(chunks=["word "] * chunks, delay_seconds=PACE_SECONDS)
+def _message(pace_seconds: float, chunks: int) -> str:
+    return script(chunks=[WORD] * chunks, delay_seconds=pace_seconds)
 
 
-async def _answer_all(agent: SupportsAgentRun, chunks: int) -> float:
+async def _answer_all(agent: SupportsAgentRun, message: str, chunks: int) -> float:
     """Return the processor time of this thread for runs of the framework alone."""
     start = time.thread_time()
-    await asyncio.gather(*(_answer(agent, chunks) for _ in range(RUNS)))
+    await asyncio.gather(*(_answer(agent, message, WORD * chunks) for _ in range(RUNS)))
     return time.thread_time() - start
 
 
-async def _answer(agent: SupportsAgentRun, chunks: int) -> None:
+async def _answer(agent: SupportsAgentRun, message: str, answer: str) -> None:
     entity = AgentEntity(agent, state_provider=AgentMemory(None, "conversation"))
-    response = await entity.run(RunRequest(_message(chunks), correlation_id="run"))
-    if answer_text(response) != "word " * chunks:
+    response = await entity.run(RunRequest(message, correlation_id="run"))
+    if answer_text(response) != answer:
         raise ValueError("a run did not end well")
