@@ -3,12 +3,10 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App
+from tests.app import App, running_app
 from tests.model_server import ModelServer
 from tests.scripts import scripted_reply
 
@@ -30,9 +28,8 @@ async def app(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempP
         "WAIT_FOR_RESPONSE_SECONDS": "5",
         "MAX_MESSAGE_BYTES": "2000",
     }
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 @pytest.fixture

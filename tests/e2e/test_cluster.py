@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App, text_of
+from tests.app import App, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower
 from tests.redis_process import RedisClusterProcesses
@@ -29,9 +27,8 @@ def cluster(tmp_path: Path) -> Iterator[RedisClusterProcesses]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def app(cluster: RedisClusterProcesses, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
     env = {"REDIS_CONNECTION_STRING": cluster.url, "REDIS_CLUSTER": "true", "OPENAI_BASE_URL": model.base_url}
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 async def test_runs_on_every_shard_are_followed_live_and_resumed(app: App, cluster: RedisClusterProcesses) -> None:

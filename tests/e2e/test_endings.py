@@ -7,8 +7,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App, error_of, text_of
+from tests.app import App, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.scripts import script
 from tests.waiting import eventually
@@ -156,9 +155,8 @@ class TestRunTimer:
             "RUN_TIMEOUT_SECONDS": "1",
             "NON_STREAMING_FALLBACK": "false",
         }
-        with HostProcess(state_dir, env=env) as host:
-            async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-                yield App(host, client)
+        async with running_app(state_dir, env) as app:
+            yield app
 
     async def test_a_model_that_hangs_ends_with_timeout_and_is_stopped(self, hurried: App, model: ModelServer) -> None:
         dropped = model.dropped

@@ -19,7 +19,7 @@ from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from devhost.testing import HostProcess
-from tests.app import RUN_ROUTE, App, error_of, text_of
+from tests.app import RUN_ROUTE, App, app_of, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -44,9 +44,8 @@ async def frail(redis: RedisProcess, model: ModelServer, state_dir: Path) -> Asy
         "HEARTBEAT_SECONDS": "1",
         "REDIS_STREAM_TTL_MINUTES": "0.05",
     }
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -333,20 +332,18 @@ async def test_promise_8_bounded_followers_over_the_limit_are_told(
     model: ModelServer, redis_url: str, state_dir: Path
 ) -> None:
     env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url, "STREAM_MAX_FOLLOWERS": "2"}
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            app = App(host, client)
-            run = await app.start_run(script(chunks=["a"], hangs_after=1))
-            async with client.stream("GET", run["stream_url"]), client.stream("GET", run["stream_url"]):
-                refused = await client.get(run["stream_url"])
-                assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
-                assert "followers" in problem_detail(refused)
-                assert int(refused.headers["retry-after"]) > 0
+    async with running_app(state_dir, env) as app:
+        run = await app.start_run(script(chunks=["a"], hangs_after=1))
+        async with app.client.stream("GET", run["stream_url"]), app.client.stream("GET", run["stream_url"]):
+            refused = await app.client.get(run["stream_url"])
+            assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert "followers" in problem_detail(refused)
+            assert int(refused.headers["retry-after"]) > 0
 
-            async def is_served() -> bool:
-                return (await app.get(run["stream_url"], {"follow": "false"})).status_code == httpx.codes.OK
+        async def is_served() -> bool:
+            return (await app.get(run["stream_url"], {"follow": "false"})).status_code == httpx.codes.OK
 
-            await eventually(is_served)
+        await eventually(is_served)
 
 
 async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
@@ -358,8 +355,8 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
         "DEVHOST_LEASE_SECONDS": "1",
     }
     with HostProcess(state_dir, env=env) as zombie:
-        async with httpx.AsyncClient(base_url=zombie.base_url, timeout=30) as client:
-            run = await App(zombie, client).start_run(script(chunks=LONG, delay_seconds=0.05))
+        async with app_of(zombie) as app:
+            run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
         heir = HostProcess(state_dir, env=env)
         following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
         reading = asyncio.create_task(following.follow(40))
@@ -371,7 +368,7 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
             assert following.text == "".join(LONG)
             zombie.resume()
             zombie.wait_for_log("the attempt ends: stop")
-            async with httpx.AsyncClient(base_url=heir.base_url, timeout=30) as client:
-                replayed = await App(heir, client).events(run["stream_url"])
+            async with app_of(heir) as app:
+                replayed = await app.events(run["stream_url"])
         assert text_of(replayed) == "".join(LONG)
         assert [event.event for event in replayed if event.event != "message"] == ["reset", "done"]

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from devhost.testing import HostProcess
-from tests.app import App, error_of, text_of
+from tests.app import App, app_of, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -47,9 +47,8 @@ async def app(redis: RedisProcess, model: ModelServer, state_dir: Path) -> Async
         "RUN_TIMEOUT_SECONDS": "10",
         "DEVHOST_FAULTS": "1",
     }
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
@@ -390,16 +389,15 @@ class TestDeleted:
     ) -> None:
         env = {"REDIS_CONNECTION_STRING": redis.url, "OPENAI_BASE_URL": model.base_url, "DEVHOST_LEASE_SECONDS": "1"}
         with HostProcess(state_dir, env=env) as zombie:
-            async with httpx.AsyncClient(base_url=zombie.base_url, timeout=30) as client:
-                run = await App(zombie, client).start_run(script(chunks=LONG, delay_seconds=0.05))
+            async with app_of(zombie) as app:
+                run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
             heir = HostProcess(state_dir, env=env)
             following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
             reading = asyncio.create_task(following.follow(40))
             await following.received(5)
             zombie.pause()
             with heir:
-                async with httpx.AsyncClient(base_url=heir.base_url, timeout=30) as client:
-                    app = App(heir, client)
+                async with app_of(heir) as app:
                     await reading
                     assert following.text == TEXT
 
