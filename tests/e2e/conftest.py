@@ -1,6 +1,6 @@
 """The real app on the embedded host, with a real Valkey and a model service on loopback."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from tests.app import App, running_app
 from tests.model_server import ModelServer
+from tests.redis_process import RedisProcess
 from tests.scripts import scripted_reply
 
 
@@ -35,3 +36,10 @@ async def app(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
     return tmp_path / "state"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis of one's own, to be harmed."""
+    with RedisProcess(tmp_path / "redis") as redis:
+        yield redis

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,6 @@ from tests.scripts import script
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path / "redis") as redis:
-        yield redis
 
 
 @pytest_asyncio.fixture(loop_scope="session")

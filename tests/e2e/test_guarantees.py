@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,6 @@ FAULTS = "/runtime/webhooks/durabletask/faults"
 LONG = [f"{number} " for number in range(40)]
 TEXT = "".join(LONG)
 TERMINAL = ("done", "error", "cancelled")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path / "redis") as redis:
-        yield redis
 
 
 @pytest_asyncio.fixture(loop_scope="session")
