@@ -13,6 +13,7 @@ import httpx_sse
 from devhost.testing import REPOSITORY, HostProcess
 from tests.event_stream import parse
 from tests.recording_follower import Received
+from tests.redis_process import free_port
 
 RUN_ROUTE = "/api/agents/TravelPlanner/run"
 
@@ -83,7 +84,7 @@ async def running_app(state_dir: Path, env: dict[str, str], app_dir: Path = REPO
         env: The settings that differ from this process's environment.
         app_dir: The directory of the app's ``function_app.py``.
     """
-    with HostProcess(state_dir, app_dir=app_dir, env=env) as host:
+    with HostProcess(state_dir, app_dir=app_dir, port=free_port(), env=env) as host:
         async with app_of(host) as app:
             yield app
 
