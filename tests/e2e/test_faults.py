@@ -82,17 +82,17 @@ async def date_back(redis: RedisProcess, conversation_id: str, correlation_id: s
 LONG = [f"{number} " for number in range(40)]
 
 
-async def follow_long_run(app: App, seconds: float) -> tuple[dict[str, str], RecordingFollower, asyncio.Task[None]]:
+async def follow_long_run(app: App) -> tuple[dict[str, str], RecordingFollower, asyncio.Task[None]]:
     """Start a run, and return it with its follower and the following, in the middle of it."""
     run = await app.start_run(script(chunks=LONG, delay_seconds=0.03))
     following = follower(app, run)
-    reading = asyncio.create_task(following.follow(seconds))
+    reading = asyncio.create_task(following.follow())
     await following.received(5)
     return run, following, reading
 
 
 async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     frail.host.restart()
 
@@ -124,7 +124,7 @@ async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> No
 
 
 async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: App, redis: RedisProcess) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
     redis.start()
@@ -135,7 +135,7 @@ async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: 
 
 
 async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: RedisProcess) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
     redis.lose_data()
@@ -144,19 +144,19 @@ async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: 
     await reading
     await assert_told_all(frail, run, following, "".join(LONG))
     late = follower(frail, run)
-    await late.follow(10)
+    await late.follow()
     assert late.text == "".join(LONG)
 
 
 async def test_redis_is_gone_when_the_run_ends(frail: App, redis: RedisProcess, model: ModelServer) -> None:
-    run, following, reading = await follow_long_run(frail, 60)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
 
     async def is_answered() -> bool:
         return f"run {run['correlation_id']}: attempt" in frail.host.log
 
-    await eventually(is_answered, 20)
+    await eventually(is_answered)
     redis.start()
 
     await reading
@@ -353,7 +353,7 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
             run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
         heir = HostProcess(state_dir, env=env)
         following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
-        reading = asyncio.create_task(following.follow(40))
+        reading = asyncio.create_task(following.follow())
         await following.received(5)
         zombie.pause()
         with heir:

@@ -53,7 +53,7 @@ async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
 async def start_and_follow(app: App, message: str) -> tuple[dict[str, Any], RecordingFollower, asyncio.Task[None]]:
     run = await app.start_run(message)
     following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
-    return run, following, asyncio.create_task(following.follow(60))
+    return run, following, asyncio.create_task(following.follow())
 
 
 async def assert_one_answer(app: App, run: dict[str, Any], following: RecordingFollower, text: str) -> None:
@@ -270,7 +270,7 @@ async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later
         instances = await app.client.get("/runtime/webhooks/durabletask/instances")
         return [instance["runtimeStatus"] for instance in instances.json()] == ["Completed"]
 
-    await eventually(has_ended, 20)
+    await eventually(has_ended)
     assert conversation_id not in str(model.calls)
     assert await app.events(f"/api/agent/stream/{conversation_id}") == []
     messages = await app.client.get(f"/api/agent/conversations/{conversation_id}")
@@ -320,7 +320,7 @@ class TestEvicted:
         message = script(chunks=LONG, delay_seconds=0.03)
         run = await app.start_run(message, conversation_id=conversation_id)
         following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
-        reading = asyncio.create_task(following.follow(60))
+        reading = asyncio.create_task(following.follow())
         await following.received(5)
 
         async with Redis.from_url(redis.url) as client:
@@ -387,7 +387,7 @@ class TestDeleted:
                 run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
             heir = HostProcess(state_dir, env=env)
             following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
-            reading = asyncio.create_task(following.follow(40))
+            reading = asyncio.create_task(following.follow())
             await following.received(5)
             zombie.pause()
             with heir:
