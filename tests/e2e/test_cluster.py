@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,16 +17,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CHUNKS = [f"{number} " for number in range(40)]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisClusterProcesses]:
-    with RedisClusterProcesses(tmp_path / "cluster") as processes:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterProcesses]:
+    with RedisClusterProcesses(tmp_path_factory.mktemp("cluster")) as processes:
         yield processes
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def app(cluster: RedisClusterProcesses, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def app(
+    cluster: RedisClusterProcesses, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[App]:
     env = {"REDIS_CONNECTION_STRING": cluster.url, "REDIS_CLUSTER": "true", "OPENAI_BASE_URL": model.base_url}
-    async with running_app(state_dir, env) as app:
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
         yield app
 
 

@@ -277,13 +277,13 @@ async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     assert [event.data for event in await frail.finish(response.json())] == ["started", "[DONE]"]
 
 
-async def test_a_follower_that_goes_away_is_forgotten_at_once(frail: App, redis: RedisProcess) -> None:
-    run = await frail.start_run(script(chunks=["a"], hangs_after=1))
-    client: Any = Redis.from_url(redis.url, decode_responses=True)
+async def test_a_follower_that_goes_away_is_forgotten_at_once(app: App, redis_url: str) -> None:
+    run = await app.start_run(script(chunks=["a"], hangs_after=1))
+    client: Any = Redis.from_url(redis_url, decode_responses=True)
     async with client:
 
         async def streams_watched() -> int:
-            return len(await client.execute_command("PUBSUB SHARDCHANNELS"))
+            return len(await client.execute_command("PUBSUB SHARDCHANNELS", f"*{run['conversation_id']}*"))
 
         async def is_watched() -> bool:
             return await streams_watched() == 1
@@ -291,34 +291,34 @@ async def test_a_follower_that_goes_away_is_forgotten_at_once(frail: App, redis:
         async def is_forgotten() -> bool:
             return await streams_watched() == 0
 
-        async with frail.client.stream("GET", run["stream_url"]) as response:
+        async with app.client.stream("GET", run["stream_url"]) as response:
             # Kept, for the response is closed with its iterator.
             received = response.aiter_bytes()
             await anext(received)
             await eventually(is_watched)
         await eventually(is_forgotten)
-    await frail.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
+    await app.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
 
 
-async def test_a_deleted_conversation_is_forgotten(frail: App, model: ModelServer) -> None:
-    run = await frail.start_run(script(chunks=["secret plan"]))
+async def test_a_deleted_conversation_is_forgotten(app: App, model: ModelServer) -> None:
+    run = await app.start_run(script(chunks=["secret plan"]))
     path = f"/api/agent/conversations/{run['conversation_id']}"
-    await frail.finish(run)
-    busy = await frail.start_run(script(chunks=["a"], hangs_after=1), conversation_id=run["conversation_id"])
-    await anext(frail.follow(busy["stream_url"]))
+    await app.finish(run)
+    busy = await app.start_run(script(chunks=["a"], hangs_after=1), conversation_id=run["conversation_id"])
+    await anext(app.follow(busy["stream_url"]))
 
-    refused = await frail.client.delete(path)
+    refused = await app.client.delete(path)
     assert refused.status_code == httpx.codes.CONFLICT
     assert "open" in problem_detail(refused)
-    await frail.client.post(f"{busy['status_url']}/cancel")
-    await frail.finish(busy)
+    await app.client.post(f"{busy['status_url']}/cancel")
+    await app.finish(busy)
 
     for _ in range(2):
-        assert (await frail.client.delete(path)).status_code == httpx.codes.NO_CONTENT
+        assert (await app.client.delete(path)).status_code == httpx.codes.NO_CONTENT
     for gone in (path, run["stream_url"], run["status_url"], f"/api/agent/stream/{run['conversation_id']}"):
-        assert (await frail.client.get(gone)).status_code == httpx.codes.NOT_FOUND
-    again = await frail.start_run(script(chunks=["new"]), conversation_id=run["conversation_id"])
-    assert text_of(await frail.finish(again)) == "new"
+        assert (await app.client.get(gone)).status_code == httpx.codes.NOT_FOUND
+    again = await app.start_run(script(chunks=["new"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(again)) == "new"
     assert "secret plan" not in str(model.calls[-1])
 
 
