@@ -71,7 +71,7 @@ class App:
 @asynccontextmanager
 async def app_of(host: HostProcess) -> AsyncIterator[App]:
     """Yield the app that a running host serves."""
-    async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=host.base_url, timeout=60) as client:
         yield App(host, client)
 
 
