@@ -344,7 +344,7 @@ export class FrameSplitter {
     if (!text) return [];
     // The second half of a line break whose first ended a line already.
     if (this.#endsWithCr && text.startsWith("\n")) text = text.slice(1);
-    this.#endsWithCr = text.endsWith("\r") || (this.#endsWithCr && !text);
+    this.#endsWithCr = text.endsWith("\r");
     const lines = text.split(/\r\n|\n|\r/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop() ?? "";
@@ -462,7 +462,7 @@ function parseRetryAfter(value) {
 function cannotResume(problem, tries) {
   const reason = problem instanceof Error ? problem.message : String(problem);
   const status = problem instanceof Refusal ? problem.status : undefined;
-  return new ResumeError(`The stream cannot be resumed after ${tries} tries: ${reason}`, { cause: problem, status });
+  return new ResumeError(`The stream cannot be resumed (tries: ${tries}): ${reason}`, { cause: problem, status });
 }
 
 /** @param {Response} response */

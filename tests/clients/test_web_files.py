@@ -1,6 +1,5 @@
 """The files of the web page, as the app serves them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -52,9 +51,9 @@ class TestServed:
 
 class TestFolder:
     @pytest.fixture
-    def folder(self, tmp_path: Path) -> Iterator[Path]:
+    def folder(self, tmp_path: Path) -> Path:
         (tmp_path / "index.html").write_text("<p>a page</p>")
-        yield tmp_path
+        return tmp_path
 
     def test_a_file_of_which_no_media_type_is_known_stops_the_start(self, folder: Path) -> None:
         (folder / "secrets.pem").write_text("")
