@@ -55,7 +55,7 @@ def data(lines: list[Line]) -> list[str]:
 
 @pytest.mark.parametrize("end", ["clean", "cut"])
 async def test_a_response_that_ends_before_the_stream_is_resumed_after_its_last_whole_event(end: Any) -> None:
-    async with serving(Answer(SOON + A + B[:-1], end=end), Answer(B, end=end), Answer(DONE)) as server:
+    async with serving(Answer(A + SOON + B[:-1], end=end), Answer(B, end=end), Answer(DONE)) as server:
         lines = await read(server, init={"headers": {"x-functions-key": "k", "Last-Event-ID": "0-1"}})
 
     assert data(lines) == ["a", "b\n", "[DONE]"]
