@@ -1,6 +1,7 @@
 """Handles on runs and conversations: each holds what is needed to ask it anything."""
 
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from redis.exceptions import RedisError
 
 from agentstream.model import (
     ERROR_MESSAGES,
+    FIRST_CURSOR,
     DurableUnavailableError,
     ErasedError,
     OpenRunError,
@@ -209,7 +211,28 @@ class ConversationHandle:
             raise UnknownRunError(self.conversation_id)
         return messages
 
-    def follow(self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float) -> Follower:
+    async def said_up_to(self, correlation_id: str) -> list[CommittedMessage]:
+        """Return what was said before a run, and the run's own message, oldest first; not what it answered."""
+        committed = self.runs.both.committed
+        messages = await committed.messages(self.conversation_id)
+        before = itertools.takewhile(lambda message: message.correlation_id != correlation_id, messages)
+        run = await committed.run(correlation_id)
+        if run is None:
+            return list(before)
+        asked = CommittedMessage(
+            role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at
+        )
+        return [*before, asked]
+
+    async def open_run(self) -> str | None:
+        """Return the correlation_id of the run that is open, the oldest where others wait for it; None without one."""
+        runs = await self.runs.both.stream.runs(self.conversation_id)
+        open_runs = [(run.created, correlation_id) for correlation_id, run in runs.items() if run.status.is_open]
+        return min(open_runs)[1] if open_runs else None
+
+    def follow(
+        self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float, held: str = FIRST_CURSOR
+    ) -> Follower:
         """Return a follower of the conversation, or of one run of it, that ends after so many seconds."""
         return Follower(
             self.runs.both,
@@ -220,6 +243,7 @@ class ConversationHandle:
             waits=waits,
             heartbeat_seconds=self.runs.heartbeat_seconds,
             deadline=time.monotonic() + seconds,
+            held=held,
         )
 
     async def erase(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from agentstream.model import Event
-from agentstream.wire.pieces import PIECE_BYTES
+from agentstream.wire.pieces import join
 
 MEDIA_TYPE = "text/event-stream"
 # A comment alone: some clients take an empty line, which is not needed, for the end of an empty event.
@@ -56,11 +56,5 @@ encode = Encoder(CACHE_BYTES)
 
 
 def pieces(events: Sequence[Event]) -> Iterator[bytes]:
-    """Yield the events on the wire, or a heartbeat where there are none, at most ``PIECE_BYTES`` at a time."""
-    piece = bytearray()
-    for encoded in map(encode, events) if events else [HEARTBEAT]:
-        piece += encoded
-        while len(piece) > PIECE_BYTES:
-            yield bytes(piece[:PIECE_BYTES])
-            del piece[:PIECE_BYTES]
-    yield bytes(piece)
+    """Return the events on the wire, or a heartbeat where there are none, at most ``PIECE_BYTES`` at a time."""
+    return join(map(encode, events) if events else [HEARTBEAT])
