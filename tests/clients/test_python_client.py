@@ -69,6 +69,15 @@ async def test_heartbeats_and_the_time_to_reconnect_are_no_events() -> None:
         assert await texts(run) == ["a", "[DONE]"]
 
 
+async def test_the_server_says_how_soon_to_come_back() -> None:
+    patient = RetryPolicy(max_pause_seconds=30)
+    async with following(Answer(b"retry: 1400\n\n" + A), Answer(DONE), retry=patient) as (server, run):
+        await texts(run)
+
+    # By chance between half of it and all of it.
+    assert server.asked[1].at - server.asked[0].at >= 0.7
+
+
 async def test_it_gives_up_after_so_many_tries_without_anything_new() -> None:
     async with following(Answer(SOON + A), Answer(SOON)) as (server, run):
         with pytest.raises(AgentClientError, match="gave up after 4 tries"):

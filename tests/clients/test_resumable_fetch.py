@@ -258,6 +258,14 @@ async def test_a_connection_that_says_nothing_for_too_long_is_given_up_and_resum
         assert server.left == 1
 
 
+async def test_the_server_says_how_soon_to_come_back() -> None:
+    async with serving(Answer(b"retry: 1400\n\n" + A), Answer(DONE)) as server:
+        await read(server)
+
+    # By chance between half of it and all of it.
+    assert server.asked[1].at - server.asked[0].at >= 0.7
+
+
 async def test_what_is_no_event_stream_is_handed_through() -> None:
     accepted = Answer(b'{"status":"accepted"}', 202, {"Content-Type": "application/json", "Location": "/stream"})
     async with serving(accepted, problem(404, "There is no agent of this name.")) as server:
