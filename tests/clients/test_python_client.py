@@ -88,6 +88,13 @@ async def test_it_gives_up_after_so_many_tries_without_anything_new() -> None:
     assert len(server.asked) == 1 + 4
 
 
+async def test_tries_are_counted_anew_with_each_event() -> None:
+    events = [event(f"{number}-0", "message", str(number)) for number in range(1, 7)]
+    answers = [Answer(SOON + each) for each in events]
+    async with following(*answers, Answer(DONE), retry=RetryPolicy(tries=2)) as (_, run):
+        assert await texts(run) == [*"123456", "[DONE]"]
+
+
 async def test_a_connection_that_held_is_progress_though_it_brought_nothing() -> None:
     silent = Answer(SOON, end="silence")
     retry = RetryPolicy(tries=1, max_pause_seconds=0.01, silence_seconds=0.1)
