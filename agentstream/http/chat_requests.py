@@ -18,7 +18,7 @@ MEMORY_IS_OURS = (
 
 
 class RunAgentInput(NamedTuple):
-    """What an AG-UI client asks for (https://docs.ag-ui.com/concepts/agents); where it only joins, without a message."""
+    """What an AG-UI client asks for (https://docs.ag-ui.com/concepts/agents). One that only joins has no message."""
 
     thread_id: str
     run_id: str
