@@ -16,7 +16,7 @@ from azure.durable_functions.models.DurableOrchestrationStatus import DurableOrc
 from pydantic import BaseModel
 
 from agentstream.agent_memory import AgentMemory, entry_text, is_error
-from agentstream.model import DurableUnavailableError, RunInput, RunResult, RunStatus
+from agentstream.model import CommittedMessage, DurableUnavailableError, RunInput, RunResult, RunStatus
 from agentstream.stream.text import well_formed
 
 ORCHESTRATION = "run_agent"
@@ -31,15 +31,6 @@ STATE_READS = 3
 CUT_OFF = (df.OrchestrationRuntimeStatus.Failed, df.OrchestrationRuntimeStatus.Terminated)
 
 T = TypeVar("T")
-
-
-class CommittedMessage(BaseModel):
-    """One message of a conversation; ``created_at`` in ISO 8601, UTC."""
-
-    role: str
-    text: str
-    correlation_id: str | None
-    created_at: str
 
 
 class CommittedRun(BaseModel):

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from agentstream.model import (
     ERROR_MESSAGES,
     FIRST_CURSOR,
+    CommittedMessage,
     DurableUnavailableError,
     ErasedError,
     OpenRunError,
@@ -21,7 +22,7 @@ from agentstream.model import (
     RunStatus,
     UnknownRunError,
 )
-from agentstream.runs.committed import CommittedMessage, CommittedRun
+from agentstream.runs.committed import CommittedRun
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.runs.starter import RunStarter
