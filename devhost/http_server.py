@@ -17,6 +17,9 @@ from starlette.types import ASGIApp
 # a request sent at that moment fails.
 KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 1
+# In one turn of the event loop: the connections that are there wait meanwhile.
+ACCEPTED_AT_ONCE = 8
+WAITING_CONNECTIONS = 2_048
 
 
 class Server(uvicorn.Server):
@@ -31,6 +34,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        # For asyncio it is one number: how many may wait for being accepted, and how many are in one turn of the loop.
+        for listener in sockets or ():
+            listener.listen(WAITING_CONNECTIONS)
         self.ready.set()
 
     @contextmanager
@@ -45,6 +51,7 @@ def make_server(app: ASGIApp) -> Server:
         access_log=False,
         lifespan="off",
         ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
