@@ -1,6 +1,7 @@
 """Puts the parts together: agents and settings in, a Functions app out."""
 
 import gc
+import sys
 from collections.abc import Iterable, Sequence
 
 import azure.durable_functions as df
@@ -11,6 +12,8 @@ from agentstream.http.routes import create_http_functions
 from agentstream.runs.orchestration import create_run_functions
 from agentstream.settings import Settings
 from agentstream.stream.clients import Streams, make_default
+
+SWITCH_SECONDS = 0.0005
 
 
 def streaming_app(agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api") -> df.DFApp:
@@ -26,6 +29,9 @@ def streaming_app(agents: Sequence[SupportsAgentRun], settings: Settings, *, rou
         app.register_functions(functions)
     # What the imports made is never garbage, and to look through it at every full collection holds up all followers.
     gc.freeze()
+    # The agents' loop is a thread, and after each of its system calls HTTP's loop may have to wait for that to be
+    # interrupted: by default 5 ms each time, of which a request has dozens.
+    sys.setswitchinterval(SWITCH_SECONDS)
     return app
 
 

@@ -103,6 +103,7 @@ class _Routes:
         if agent not in self._agents:
             known = ", ".join(self._agents)
             raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
+        self._starts.check()
         request = await parse_run_request(req, self._settings.max_message_bytes)
         runs = await self._runs(client)
         async with self._starts.take():
