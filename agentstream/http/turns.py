@@ -21,9 +21,7 @@ class Turns:
         clock: Returns the time in seconds.
     """
 
-    def __init__(
-        self, at_once: int, waiting: int, seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, at_once: int, waiting: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._at_once = at_once
         self._max_waiting = waiting
