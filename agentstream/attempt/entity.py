@@ -7,10 +7,9 @@ comes of an operation, and cannot leave one to another execution. Names, operati
 import asyncio
 import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -18,35 +17,12 @@ from agent_framework import SupportsAgentRun
 from agent_framework_durabletask import AgentEntity, AgentSessionId, RunRequest
 
 from agentstream.agent_memory import AgentMemory, to_json
+from agentstream.attempt.agent_loop import AgentLoop
 from agentstream.attempt.attempt import AbandonedError, DeadRunError, answer_run
 from agentstream.model import RunKey
 from agentstream.stream.clients import GetStream, get_stream_handler
 
-T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
-
-
-class AgentLoop:
-    """An event loop on a thread of its own, on which all agents run.
-
-    Their models' clients stay on one loop, and what holds it up holds up no HTTP request.
-    """
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = threading.Lock()
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await this on the agents' loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="agents", daemon=True).start()
-            return self._loop
 
 
 def create_agent_entities(
