@@ -56,6 +56,7 @@ def streaming_functions(
             agents,
             fallback=settings.non_streaming_fallback,
             max_runs=settings.max_runs_at_a_time,
+            max_tools=settings.max_tools_at_a_time,
             get_stream=streams.get,
         ),
         create_run_functions(streams.get),

@@ -30,6 +30,7 @@ def create_agent_entities(
     *,
     fallback: bool,
     max_runs: int,
+    max_tools: int,
     get_stream: GetStream = get_stream_handler,
 ) -> df.Blueprint:
     """Return the agents' entity functions, to be registered with the function app.
@@ -38,9 +39,10 @@ def create_agent_entities(
         agents: The agents, each with a name of its own.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
         max_runs: How many runs of all agents are executed at a time; the others wait for their turn.
+        max_tools: How many tools that are plain functions are executed at a time, each on a thread.
         get_stream: Returns the stream handler of the running event loop.
     """
-    blueprint, loop, turns = df.Blueprint(), AgentLoop(), asyncio.Semaphore(max_runs)
+    blueprint, loop, turns = df.Blueprint(), AgentLoop(max_tools), asyncio.Semaphore(max_runs)
     for agent in agents:
         name = AgentSessionId.to_entity_name(str(agent.name))
         function = _entity_function(Entity(agent, turns, fallback=fallback, get_stream=get_stream), loop)
