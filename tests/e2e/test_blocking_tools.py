@@ -17,6 +17,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 MAX_TOOLS = 2
 
 
+def notes(file: Path) -> int:
+    """Return how many tools have begun to wait for a file."""
+    return len(list(file.parent.glob(f"{file.name}.*")))
+
+
 async def test_tools_that_block_hold_up_no_other_run_and_no_follower(
     model: ModelServer, redis_url: str, state_dir: Path, tmp_path: Path
 ) -> None:
@@ -33,7 +38,7 @@ async def test_tools_that_block_hold_up_no_other_run_and_no_follower(
             blocked = [await app.start_run(blocks) for _ in range(MAX_TOOLS + 1)]
 
             async def is_blocked() -> bool:
-                return len(list(tmp_path.glob("released.*"))) == MAX_TOOLS
+                return notes(file) == MAX_TOOLS
 
             await eventually(is_blocked, 30)
             other = await app.finish(await app.start_run(script(chunks=["a", "b"])))
