@@ -43,14 +43,23 @@ async def stream_handler() -> AsyncIterator[RedisStreamHandler]:
 async def running_app(url: str, app_dir: Path = REPOSITORY, **settings: str) -> AsyncIterator[HostProcess]:
     """Run an app on the embedded host, with a model that answers at once."""
     async with ModelServer(scripted_reply) as model:
-        env = {"REDIS_CONNECTION_STRING": url, "OPENAI_BASE_URL": model.base_url, **settings}
         with tempfile.TemporaryDirectory() as state:
-            host = HostProcess(Path(state), app_dir=app_dir, env=env)
-            await asyncio.to_thread(host.start)
-            try:
+            async with hosted(url, model.base_url, Path(state), app_dir, **settings) as host:
                 yield host
-            finally:
-                await asyncio.to_thread(host.stop)
+
+
+@asynccontextmanager
+async def hosted(
+    url: str, model_url: str, state_dir: Path, app_dir: Path = REPOSITORY, **settings: str
+) -> AsyncIterator[HostProcess]:
+    """Run an app on the embedded host."""
+    env = {"REDIS_CONNECTION_STRING": url, "OPENAI_BASE_URL": model_url, **settings}
+    host = HostProcess(state_dir, app_dir=app_dir, env=env)
+    await asyncio.to_thread(host.start)
+    try:
+        yield host
+    finally:
+        await asyncio.to_thread(host.stop, 60)
 
 
 def http_client(host: HostProcess) -> aiohttp.ClientSession:
