@@ -1,7 +1,7 @@
 """The clients of an app, in a process of their own: they start runs, follow streams, and report what came and when.
 
-``python -m benchmarks.client_process`` takes a job (``Job``) as JSON, prints a line when every stream is connected, and
-then the visits (``Visit``) as JSON.
+``python -m benchmarks.client_process`` takes a job (``Job``) as JSON, prints a line when every POST is answered, one
+when every stream is connected, and then the visits (``Visit``) as JSON.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ RUN_ROUTE = "/api/agents/TravelPlanner/run"
 # Of the answer to a POST, and of a whole stream.
 ANSWER_SECONDS = 120
 STREAM_SECONDS = 200
+# What begins the lines of its output.
+POSTED, CONNECTED, VISITS = "posted", "connected", "visits "
 _PIPE_BYTES = 2**28
 
 
@@ -91,19 +93,25 @@ class Clients:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
+    async def posted(self) -> None:
+        """Wait until each POST is answered."""
+        await self._until(POSTED)
+
     async def connected(self) -> None:
         """Wait until each stream has its first bytes, or none is to be had."""
-        assert self._process.stdout is not None
-        if not await self._process.stdout.readline():
-            raise ChildProcessError("the clients' process has ended")
+        await self._until(CONNECTED)
 
     async def visits(self) -> list[Visit]:
         """Wait for the end of all streams, and return what became of each, in the order of the job."""
+        return [Visit(**visit) for visit in json.loads(await self._until(VISITS))]
+
+    async def _until(self, word: str) -> str:
+        """Wait for a line that begins with the word, and return the rest of it."""
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise ChildProcessError("the clients' process has ended")
-        return [Visit(**visit) for visit in json.loads(line)]
+        while line := (await self._process.stdout.readline()).decode():
+            if line.startswith(word):
+                return line.removeprefix(word)
+        raise ChildProcessError("the clients' process has ended")
 
 
 @asynccontextmanager
@@ -136,6 +144,7 @@ class _Visitors:
         self._streams = asyncio.Semaphore(job.streams_at_once)
         self._total = len(job.messages) + len(job.paths)
         self._connected = 0
+        self._posted = 0
 
     async def visits(self) -> list[Visit]:
         runs = [self._run(message) for message in self._job.messages]
@@ -154,6 +163,7 @@ class _Visitors:
                         visit.correlation_id, path = body["correlation_id"], body["stream_url"]
             except (aiohttp.ClientError, TimeoutError) as error:
                 visit.failure = repr(error)
+        self._count_posted()
         if not path:
             self._count_connected()
             return visit
@@ -177,10 +187,15 @@ class _Visitors:
         visit.received = received(parts)
         return visit
 
+    def _count_posted(self) -> None:
+        self._posted += 1
+        if self._posted == len(self._job.messages):
+            print(POSTED, flush=True)
+
     def _count_connected(self) -> None:
         self._connected += 1
         if self._connected == self._total:
-            print("connected", flush=True)
+            print(CONNECTED, flush=True)
 
 
 def received(parts: Sequence[tuple[int, bytes]]) -> list[tuple[int, str, str]]:
@@ -196,7 +211,7 @@ async def _main() -> None:
     job = Job(**json.loads(sys.stdin.readline()))
     async with aiohttp.ClientSession(job.base_url, connector=aiohttp.TCPConnector(limit=0)) as client:
         visits = await _Visitors(job, client).visits()
-    print(json.dumps([asdict(visit) for visit in visits]), flush=True)
+    print(VISITS + json.dumps([asdict(visit) for visit in visits]), flush=True)
 
 
 if __name__ == "__main__":
