@@ -19,6 +19,9 @@ from tests.scripts import scripted_reply
 
 TEXT = "A chunk of an answer, about as long as a few tokens. "
 PAGE_CHUNKS = 250
+# On a machine that is busy with something else.
+START_SECONDS = 120
+STOP_SECONDS = 60
 REFERENCE_APP = Path(__file__).parent / "reference_app"
 
 _names = (f"bench-{number}" for number in itertools.count())
@@ -55,11 +58,11 @@ async def hosted(
     """Run an app on the embedded host."""
     env = {"REDIS_CONNECTION_STRING": url, "OPENAI_BASE_URL": model_url, **settings}
     host = HostProcess(state_dir, app_dir=app_dir, env=env)
-    await asyncio.to_thread(host.start)
+    await asyncio.to_thread(host.start, START_SECONDS)
     try:
         yield host
     finally:
-        await asyncio.to_thread(host.stop, 60)
+        await asyncio.to_thread(host.stop, STOP_SECONDS)
 
 
 def http_client(host: HostProcess) -> aiohttp.ClientSession:

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
-from devhost.http_proxy import HttpProxy
+from devhost.http_proxy import HttpProxy, replayed
 from devhost.pacing import Pacer
 from devhost.rpc import RpcHttp, RpcHttpCookie, TypedData
 from devhost.worker import InvocationFailedError
@@ -57,12 +57,16 @@ class Forwarded:
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Of a client that leaves before, nothing more would be had than that.
+        first = await receive()
+        if first["type"] == "http.disconnect":
+            return
         await self._pacer.turn(self._function.name)
         invocation_id = str(uuid.uuid4())
         invocation = asyncio.create_task(self._invoke(_route_params(scope), invocation_id))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
-        if not await self._proxy.forward(scope, receive, send, invocation_id):
+        if not await self._proxy.forward(scope, replayed(first, receive), send, invocation_id):
             invocation.cancel()
 
     async def _invoke(self, params: dict[str, str], invocation_id: str) -> None:
