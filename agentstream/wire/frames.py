@@ -15,8 +15,6 @@ from typing import Any, NamedTuple, Self
 from agentstream.model import FIRST_CURSOR, Event, cursor_order, parse_cursor
 
 MEDIA_TYPE = "text/event-stream"
-# What a client waits before it connects again, in ms.
-RETRY = b"retry: 500\n"
 
 # Made once: json.dumps() makes a new encoder for each call.
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

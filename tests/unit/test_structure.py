@@ -15,8 +15,9 @@ PACKAGE = REPOSITORY / "agentstream"
 BELOW = {
     "app": {"http", "runs", "attempt", "wire", "stream", "settings", "model"},
     "http": {"runs", "wire", "stream", "settings", "model"},
-    "runs": {"agent_memory", "stream", "model"},
-    "attempt": {"agent_memory", "stream", "model"},
+    "runs": {"agent_events", "agent_memory", "stream", "settings", "model"},
+    "attempt": {"agent_events", "agent_memory", "stream", "settings", "model"},
+    "agent_events": {"agent_memory", "stream", "model"},
     "agent_memory": {"stream"},
     "wire": {"model"},
     "stream": {"settings", "model"},

@@ -25,13 +25,13 @@ async def test_nothing_is_erased_before_the_durable_runtime_says_how_its_runs_ar
     await runs.both.stream.accept_run(conversation_id, "r", "TravelPlanner", "claim")
 
     with pytest.raises(DurableUnavailableError):
-        await runs.conversation(conversation_id).erase()
+        await (await runs.conversation(conversation_id)).erase()
 
     assert "r" in await runs.both.stream.runs(conversation_id)
 
 
 async def test_of_several_open_runs_the_oldest_is_the_open_one(runs: Runs, conversation_id: str) -> None:
-    conversation, stream = runs.conversation(conversation_id), runs.both.stream
+    conversation, stream = await runs.conversation(conversation_id), runs.both.stream
     assert await conversation.open_run() is None
     for correlation_id in ("first", "second"):
         accepted = await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
