@@ -31,6 +31,7 @@ class UiMessageRoutes:
 
     async def run_chat(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/chat``"""
+        self._service.refuse_when_busy()
         asked = await parse_chat_request(req, self._service.settings.max_message_bytes)
         agent = self._service.known_agent(asked.agent or self._service.agents[0])
         # A run that nobody can follow yet is not started either.
