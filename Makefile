@@ -11,7 +11,12 @@ PYTHON ?= $(shell \
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+CLIENTS := tests/clients
+CLIENTS_READY := $(CLIENTS)/node_modules/.ready
 PORT ?= 7071
+# Tests mostly wait for processes that they start; a worker that has none left takes some of another's.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 define TRY
 
@@ -22,7 +27,7 @@ and follow it with the stream_url that it answers:
 endef
 export TRY
 
-.PHONY: help run test unit lint bench chaos func lock clean python
+.PHONY: help run test unit lint infra bench chaos func lock clean python
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,14 +38,22 @@ $(READY): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
+# Without Node.js nothing is made, and what needs it is skipped and says so.
+$(CLIENTS_READY): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@if node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then \
+		npm ci --prefix $(CLIENTS) --no-audit --no-fund --loglevel error && touch $@; \
+	else \
+		echo "found no Node.js 20 or newer: the tests of the JavaScript clients will be skipped"; \
+	fi
+
 run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
 	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
-test: $(READY) ## every test that needs no network
-	$(BIN)/python -m pytest
+test: $(READY) $(CLIENTS_READY) ## every test that needs no network; of JavaScript clients, too, where Node.js 20 or newer is
+	$(PYTEST)
 
 unit: $(READY) ## the tests that start no host
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
@@ -49,6 +62,15 @@ lint: $(READY) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+infra: $(READY) ## check infra/, azure.yaml and the workflows; BICEP_CHECK=<command> and AZD_SCHEMA=<schema> check more
+	$(BIN)/python -m pytest -q tests/unit/infra
+	$(if $(BICEP_CHECK),$(BICEP_CHECK) infra/*.bicep)
+	$(if $(AZD_SCHEMA),$(BIN)/check-jsonschema --schemafile $(AZD_SCHEMA) azure.yaml)
+	$(BIN)/actionlint
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	$(BIN)/azure-functions-doctor doctor --profile deploy
 
 bench: $(READY) ## measure against the reference pattern; ONLY="<name> …" runs some of the benchmarks
 	$(BIN)/python -m benchmarks $(ONLY)
@@ -61,8 +83,8 @@ lock: $(READY) ## write requirements.lock anew from the requirements files; keep
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" requirements-dev.txt --output-file requirements.lock
 
-clean: ## remove the virtual environment and the embedded host's state
-	rm -rf .venv* .devhost
+clean: ## remove the virtual environment, the JavaScript clients and the embedded host's state
+	rm -rf .venv* .devhost $(CLIENTS)/node_modules
 
 python: ## the Python that the virtual environment is made with
 	@echo $(PYTHON)

@@ -5,13 +5,24 @@ On Azure these are the function app's application settings; locally they are the
 
 import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 # Azure's load balancer cuts a request whose response is idle or longer than 230 s:
@@ -19,8 +30,15 @@ from redis.asyncio.connection import parse_url
 AZURE_REQUEST_LIMIT_SECONDS = 230
 # The host's own, where host.json names none, and the application setting that overrides it there:
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json
+# Set by App Service where its authentication is on:
+# https://learn.microsoft.com/azure/app-service/reference-app-settings#authentication--authorization
+PLATFORM_SIGN_IN = "WEBSITE_AUTH_ENABLED"
 FUNCTION_TIMEOUT = "00:30:00"
 FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
+MAX_TOOL_RESULT_BYTES = 16_384
+
+
+_ORIGIN = re.compile(r"https?://[^/?#@,\s]+")
 
 
 class SettingsError(ValueError):
@@ -30,6 +48,13 @@ class SettingsError(ValueError):
 def _redis_url(value: SecretStr) -> SecretStr:
     parse_url(value.get_secret_value())
     return value
+
+
+def _origins(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    origins = tuple(origin.strip() for origin in value.split(",")) if isinstance(value, str) else value
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError
+    return origins
 
 
 class Settings(BaseSettings):
@@ -43,6 +68,7 @@ class Settings(BaseSettings):
         Field(description="a URL redis://[user:password@]host[:port][/db], or rediss:// for TLS"),
     ] = SecretStr("redis://localhost:6379")
     redis_cluster: Annotated[bool, Field(description="true or false")] = False
+    redis_entra_id: Annotated[bool, Field(description="true or false")] = False
     redis_key_prefix: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 letters, digits, dots, underscores and hyphens"),
@@ -61,12 +87,23 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 120
     max_message_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = 65_536
+    max_tool_result_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = (
+        MAX_TOOL_RESULT_BYTES
+    )
 
     heartbeat_seconds: Annotated[float, Field(gt=0, le=120, description="seconds, more than 0, at most 120")] = 15
     stream_max_seconds: Annotated[
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 210
     stream_max_followers: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
+
+    auth: Annotated[Literal["keys", "easy_auth"], Field(description="keys or easy_auth")] = "keys"
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_origins),
+        Field(description="origins scheme://host[:port] with commas between them, or *"),
+    ] = ()
 
     azure_openai_endpoint: Annotated[
         AnyHttpUrl | None, Field(description="a URL https://<resource>.openai.azure.com")
@@ -103,9 +140,31 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             raise SettingsError(_one_line(error.errors()[0])) from None
+        if settings.auth == "easy_auth" and os.environ.get(PLATFORM_SIGN_IN, "").lower() != "true":
+            raise SettingsError(
+                f"AUTH='easy_auth' is not valid where {PLATFORM_SIGN_IN} does not say that App Service Authentication "
+                "is on, which is what makes its header true; allowed: keys"
+            )
+        if settings.redis_entra_id:
+            _check_is_keyless(settings.redis_connection_string.get_secret_value())
         if host_json is not None:
             _check_function_timeout(settings, host_json)
         return settings
+
+
+def _check_is_keyless(redis_url: str) -> None:
+    url = urlsplit(redis_url)
+    if url.password or url.username:
+        raise SettingsError(
+            "REDIS_ENTRA_ID=true signs in with the app's identity, so REDIS_CONNECTION_STRING must name no user and no "
+            "password; allowed: rediss://<host>:10000"
+        )
+    if url.path.strip("/") or parse_url(redis_url).get("db"):
+        # Azure Managed Redis has no SELECT.
+        raise SettingsError(
+            "REDIS_ENTRA_ID=true goes with a Redis that has one database, so REDIS_CONNECTION_STRING must name none; "
+            "allowed: rediss://<host>:10000"
+        )
 
 
 def _check_function_timeout(settings: Settings, host_json: Path) -> None:

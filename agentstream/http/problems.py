@@ -10,9 +10,11 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, Response
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
-from agentstream.model import DurableUnavailableError
+from agentstream.http.bodies import Problem
+from agentstream.model import DurableUnavailableError, UnknownRunError
 from agentstream.stream.handler import OverloadedError
 
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = f"Try again in {RETRY_AFTER_SECONDS} seconds."
 
@@ -36,8 +38,8 @@ class ProblemError(Exception):
 
     def response(self) -> Response:
         # With the type about:blank, the title is the status's phrase (RFC 9457, section 4.2.1).
-        body = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        return JSONResponse(body, self.status, self.headers, "application/problem+json")
+        body = Problem(title=self.status.phrase, status=self.status, detail=self.detail)
+        return JSONResponse(body.model_dump(), self.status, self.headers, PROBLEM_MEDIA_TYPE)
 
 
 def not_now(detail: str) -> ProblemError:
@@ -63,6 +65,9 @@ def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..
         except RedisError as error:
             logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)
             return not_now(f"Redis does not answer. {TRY_AGAIN}").response()
+        except UnknownRunError:
+            detail = "There is no such conversation or run. Start one with POST run."
+            return ProblemError(HTTPStatus.NOT_FOUND, detail).response()
         except DurableUnavailableError as error:
             logger.warning("%s: the durable runtime does not answer: %r", handler.__name__, error.__cause__)
             return not_now(f"The durable runtime does not answer. {TRY_AGAIN}").response()

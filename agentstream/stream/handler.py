@@ -6,22 +6,23 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.commands.core import AsyncScript
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     MAX_CURSOR_PART,
+    MESSAGE,
     Acceptance,
     BeingErasedError,
     Chunk,
@@ -110,6 +111,12 @@ class OverloadedError(RedisError):
     """Redis answers, but this process asks more of it than it gets done in time. Nothing was asked."""
 
 
+class Closable(Protocol):
+    """What is closed with the connections that use it."""
+
+    async def aclose(self) -> None: ...
+
+
 class RedisStreamHandler:
     """Reads and writes the streams of all conversations. Get the shared one from ``get_stream_handler``.
 
@@ -118,6 +125,7 @@ class RedisStreamHandler:
         watcher: Tells all followers what is new.
         ttl_seconds: How long a stream outlives its last write.
         keys: The names of its keys.
+        credentials: With what the clients sign in, where that is to be closed after them.
 
     Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
     """
@@ -128,6 +136,7 @@ class RedisStreamHandler:
         watcher: StreamWatcher[Event] | ClusterWatcher[Event],
         ttl_seconds: float,
         keys: Keys,
+        credentials: Closable | None = None,
     ) -> None:
         self._commands: Any = commands
         self._turns = asyncio.Semaphore(MAX_COMMANDS_AT_ONCE)
@@ -136,7 +145,7 @@ class RedisStreamHandler:
         self._watcher = watcher
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
-        self._scripts: dict[str, AsyncScript] = {}
+        self._credentials = credentials
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,7 +156,12 @@ class RedisStreamHandler:
         """Leave the shared connections open: they belong to the event loop, not to this block."""
 
     async def accept_run(
-        self, conversation_id: str, correlation_id: str, agent: str, claim: str | None = None
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        agent: str,
+        claim: str | None = None,
+        owner: str | None = None,
     ) -> Acceptance | None:
         """Register a run as queued, and trim what the conversation no longer needs.
 
@@ -156,6 +170,7 @@ class RedisStreamHandler:
             correlation_id: The run.
             agent: The name of its agent.
             claim: What names the caller, None for a new name.
+            owner: Whose it is, None where nobody signs in.
 
         Returns:
             The acceptance, when the caller is the one to start the run, or None when the run is known already. A run
@@ -163,13 +178,16 @@ class RedisStreamHandler:
 
         Raises:
             BeingErasedError: The conversation is.
+            UnknownRunError: The conversation is another owner's.
         """
         claim = claim or secrets.token_hex(8)
         created = int(
-            await self._run_script(scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS)
+            await self._run_script(
+                scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS, owner or ""
+            )
         )
         if created < 0:
-            raise BeingErasedError(conversation_id)
+            raise BeingErasedError(conversation_id) if created == -1 else UnknownRunError(conversation_id)
         return Acceptance(claim, created) if created else None
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
@@ -217,7 +235,11 @@ class RedisStreamHandler:
 
         A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
         """
-        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        fields = [
+            value
+            for chunk in chunks
+            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+        ]
         return Verdict(
             await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
@@ -412,6 +434,7 @@ class RedisStreamHandler:
         cursor: str = FIRST_CURSOR,
         *,
         correlation_id: str | None = None,
+        include: Collection[str] = FURTHER_KINDS,
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
@@ -422,6 +445,7 @@ class RedisStreamHandler:
             conversation_id: The conversation.
             cursor: An entry's id; only what came after it is read.
             correlation_id: Only this run's events, ending at its terminal event.
+            include: Of the ``FURTHER_KINDS`` of events those to read.
             follow: Whether to wait for more while a run is open.
             silence_seconds: After this long without an event, an empty list is yielded.
             max_seconds: After this long the reading ends, between two events.
@@ -439,6 +463,7 @@ class RedisStreamHandler:
             subscribe=partial(self._watcher.subscribe, self._keys.stream(conversation_id)),
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             follow=follow,
             silence_seconds=silence_seconds,
             deadline=time.monotonic() + max_seconds,
@@ -474,18 +499,35 @@ class RedisStreamHandler:
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
     ) -> Any:
-        if script not in self._scripts:
-            self._scripts[script] = self._commands.register_script(script)
-        keys = [
+        keys_and_arguments = (
+            3,
             self._keys.stream(conversation_id),
             self._keys.runs(conversation_id),
             self._keys.erasure(conversation_id),
-        ]
-        async with self._turn():
-            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
+            self._ttl_ms,
+            correlation_id,
+            created,
+            *arguments,
+        )
+        async with self._turn() as commands:
+            try:
+                return await commands.execute_command("EVALSHA", scripts.digest(script), *keys_and_arguments)
+            except NoScriptError:
+                return await commands.execute_command("EVAL", script, *keys_and_arguments)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
+        if self._turns.locked():
+            await self._wait_for_turn()
+        else:
+            await self._turns.acquire()
+        try:
+            async with self._asking() as commands:
+                yield commands
+        finally:
+            self._turns.release()
+
+    async def _wait_for_turn(self) -> None:
         asked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -494,11 +536,6 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
-        try:
-            async with self._asking() as commands:
-                yield commands
-        finally:
-            self._turns.release()
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:
@@ -514,6 +551,8 @@ class RedisStreamHandler:
         """Close the shared connections."""
         await self._commands.aclose()
         await self._watcher.aclose()
+        if self._credentials is not None:
+            await self._credentials.aclose()
 
 
 async def _bounds(commands: Any, stream: str) -> Bounds | None:
@@ -548,7 +587,7 @@ def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     try:
         return Event(
             id=entry_id,
-            kind=fields.get("event", "message"),
+            kind=fields.get("event", MESSAGE),
             data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),
