@@ -5,6 +5,7 @@ over each other's conversations.
 """
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -105,16 +106,12 @@ def has_failed(response: AgentResponse) -> bool:
 
     An answer that the model's token limit cut off (``finish_reason`` ``length``) is an answer.
     """
-    return (
-        any(content.type == "error" for message in response.messages for content in message.contents)
-        or response.finish_reason == "content_filter"
-        or not answer_text(response)
-    )
+    return bool(_errors(response.messages)) or response.finish_reason == "content_filter" or not answer_text(response)
 
 
 def is_error(entry: DurableAgentStateResponse) -> bool:
     """Return whether a committed response is an error."""
-    return any(content.type == "error" for message in entry.messages for content in message.contents)
+    return bool(_errors(entry.messages))
 
 
 def entry_text(entry: DurableAgentStateEntry) -> str:
@@ -129,9 +126,12 @@ def text_response(text: str) -> AgentResponse:
 
 def error_response(response: AgentResponse | None = None) -> AgentResponse:
     """Return a response that is an error: this one where it is, else one that stands in its place."""
-    contents = [content for message in response.messages for content in message.contents] if response else []
-    errors = [content for content in contents if content.type == "error"]
+    errors = _errors(response.messages) if response else []
     return _response(*errors or [Content.from_error(message="the model gave no answer", error_code="no_answer")])
+
+
+def _errors(messages: Iterable[Any]) -> list[Any]:
+    return [content for message in messages for content in message.contents if content.type == "error"]
 
 
 def _response(*contents: Content) -> AgentResponse:

@@ -8,6 +8,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
         Field(description="a URL redis://[user:password@]host[:port][/db], or rediss:// for TLS"),
     ] = SecretStr("redis://localhost:6379")
     redis_cluster: Annotated[bool, Field(description="true or false")] = False
+    redis_entra_id: Annotated[bool, Field(description="true or false")] = False
     redis_key_prefix: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 letters, digits, dots, underscores and hyphens"),
@@ -102,9 +104,26 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             raise SettingsError(_one_line(error.errors()[0])) from None
+        if settings.redis_entra_id:
+            _check_is_keyless(settings.redis_connection_string.get_secret_value())
         if host_json is not None:
             _check_function_timeout(settings, host_json)
         return settings
+
+
+def _check_is_keyless(redis_url: str) -> None:
+    url = urlsplit(redis_url)
+    if url.password or url.username:
+        raise SettingsError(
+            "REDIS_ENTRA_ID=true signs in with the app's identity, so REDIS_CONNECTION_STRING must name no user and no "
+            "password; allowed: rediss://<host>:10000"
+        )
+    if url.path.strip("/") or parse_url(redis_url).get("db"):
+        # Azure Managed Redis has no SELECT.
+        raise SettingsError(
+            "REDIS_ENTRA_ID=true goes with a Redis that has one database, so REDIS_CONNECTION_STRING must name none; "
+            "allowed: rediss://<host>:10000"
+        )
 
 
 def _check_function_timeout(settings: Settings, host_json: Path) -> None:

@@ -14,7 +14,7 @@ from devhost.functions import UnsupportedFunctionError, read_functions
 from devhost.host import Host
 from devhost.host_config import HostConfigError, load_local_settings, read_host_config
 from devhost.http_server import bind
-from devhost.store import StateError, make_state_directory
+from devhost.store.database import StateError, make_state_directory
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
 from devhost.worker import FunctionMetadata, Worker, new_worker
 

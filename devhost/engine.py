@@ -22,7 +22,8 @@ from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.protocol_v1.entities import OperationOutcome, batch_json, entity_name, failed_operation, operation_outcome
 from devhost.protocol_v1.episode import FINAL_STATUSES, Episode, OrchestrationWork
 from devhost.protocol_v1.history import Event, EventType, new_event
-from devhost.store import ActivityWork, EntityWork, Store
+from devhost.store import Store
+from devhost.store.work import ActivityWork, EntityWork
 from devhost.worker import InvocationFailedError
 
 logger = logging.getLogger(__name__)

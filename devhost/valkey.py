@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from devhost.store import make_state_directory
+from devhost.store.database import make_state_directory
 
 SETTING = "REDIS_CONNECTION_STRING"
 # The address of an embedded Valkey that this process started before it restarted itself.

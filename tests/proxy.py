@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -12,22 +13,24 @@ class Proxy:
 
     Args:
         target_port: Where to forward to, on 127.0.0.1.
+        tls: With what to serve TLS; what is forwarded is plain.
 
     Attributes:
         port: Where it listens, on 127.0.0.1; 0 before it was started.
         delay_seconds: How long each piece of data is held back, in both directions.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = 0
         self.delay_seconds = 0.0
         self._target_port = target_port
+        self._tls = tls
         self._refusing = False
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -14,6 +14,7 @@ from agentstream.model import DurableUnavailableError
 from agentstream.stream.handler import OverloadedError
 
 RETRY_AFTER_SECONDS = 5
+TRY_AGAIN = f"Try again in {RETRY_AFTER_SECONDS} seconds."
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +40,8 @@ class ProblemError(Exception):
         return JSONResponse(body, self.status, self.headers, "application/problem+json")
 
 
-def unavailable(what: str) -> ProblemError:
-    """Return the problem of a part that does not answer."""
-    detail = f"{what} does not answer. Try again in {RETRY_AFTER_SECONDS} seconds."
-    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-
-def overloaded() -> ProblemError:
-    """Return the problem of a process that has more to do than it gets done in time."""
-    detail = f"The service is busy. Try again in {RETRY_AFTER_SECONDS} seconds."
+def not_now(detail: str) -> ProblemError:
+    """Return the problem of a request that is served if it comes again later."""
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
@@ -65,13 +59,13 @@ def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..
             return ProblemError(HTTPStatus.BAD_REQUEST, "The request's body is not complete. Send it again.").response()
         except OverloadedError:
             logger.warning("%s: too many callers wait for Redis", handler.__name__)
-            return overloaded().response()
+            return not_now(f"The service is busy. {TRY_AGAIN}").response()
         except RedisError as error:
             logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)
-            return unavailable("Redis").response()
+            return not_now(f"Redis does not answer. {TRY_AGAIN}").response()
         except DurableUnavailableError as error:
             logger.warning("%s: the durable runtime does not answer: %r", handler.__name__, error.__cause__)
-            return unavailable("The durable runtime").response()
+            return not_now(f"The durable runtime does not answer. {TRY_AGAIN}").response()
         except Exception:
             logger.exception("%s failed", handler.__name__)
             detail = "Something went wrong on our side. Try again; if it stays, tell whoever runs this service."

@@ -13,7 +13,7 @@ import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
-from agentstream.http.problems import RETRY_AFTER_SECONDS, ProblemError, answers_problems
+from agentstream.http.problems import TRY_AGAIN, ProblemError, answers_problems, not_now
 from agentstream.http.requests import (
     parse_boolean,
     parse_id,
@@ -207,7 +207,7 @@ class _Routes:
 
     async def _counted(self, follower: Follower) -> AsyncGenerator[list[Event], None]:
         if self._is_full:
-            raise _not_now(f"Too many followers are connected. Try again in {RETRY_AFTER_SECONDS} seconds.")
+            raise not_now(f"Too many followers are connected. {TRY_AGAIN}")
         with self._counting():
             try:
                 async with contextlib.aclosing(follower.batches()) as batches:
@@ -268,17 +268,13 @@ async def _started(runs: Runs, agent: str, request: RunRequest) -> RunInput:
         raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
     except DurableUnavailableError as error:
         logger.warning("a run was not started: the durable runtime does not answer: %r", error.__cause__)
-        raise _not_now("The durable runtime does not answer, and nothing was run. Send the message again.") from None
+        raise not_now("The durable runtime does not answer, and nothing was run. Send the message again.") from None
     except PerhapsStartedError:
         detail = (
             "The durable runtime and Redis do not answer, and the run may have started or not. "
             "With an Idempotency-Key, send it again under the same key: it is then run once."
         )
-        raise _not_now(detail) from None
-
-
-def _not_now(detail: str) -> ProblemError:
-    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+        raise not_now(detail) from None
 
 
 def _unknown_run() -> ProblemError:

@@ -164,15 +164,14 @@ async def finish(
     """
     run = _run_of(ending)
     committed = CommittedState(client, [run.agent])
-    result = RunResult.model_validate(ending["failure"]) if ending["failure"] else None
-    if result is None:
+    if ending["failure"]:
+        result = RunResult.model_validate(ending["failure"])
+    else:
         result = await _committed_result(committed, run, ending["give_up_at"])
     with contextlib.suppress(ErasedError):
-        status = await write_result(stream, run, result)
-        if status is None:
+        while (status := await write_result(stream, run, result)) is None:
             result = await _committed_result(committed, run, ending["give_up_at"])
-            status = await write_result(stream, run, result)
-        result = _ended_as(status or result.status, result)
+        result = _ended_as(status, result)
     logger.info("run %s: %s", run.correlation_id, result.status)
     return result
 

@@ -20,7 +20,7 @@ from agentstream.stream.text import normalized
 # A run is started right after it was accepted; one that was not by now has lost its process in between.
 NOT_STARTED_SECONDS = 30.0
 # An answer that was lost with its state is given again within this time where the runtime still has the operation.
-RECOMMIT_SECONDS = 10.0
+SETTLE_RECOMMIT_SECONDS = 10.0
 # How many runs are asked for at a time, of all conversations: the rest of the app needs the durable runtime, too.
 READS_AT_ONCE = 8
 # How many of a conversation's open runs one look asks for, or more where all of them would not have had their turn in
@@ -189,7 +189,7 @@ async def _settle(
     elif committed.cut_off:
         result = await both.committed.cut_off_result(committed.input)
         # An answer that was given may be committed yet; one that is not soon never will be.
-        waits = result.response is None and _age_of(committed.updated_at) < RECOMMIT_SECONDS
+        waits = result.response is None and _age_of(committed.updated_at) < SETTLE_RECOMMIT_SECONDS
         await write_result(both.stream, committed.input, result, unless_answered=waits)
 
 

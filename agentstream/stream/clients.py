@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
@@ -78,14 +80,47 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
     # place unnoticed. And redis-py logs each push of the newer protocol.
     watching: dict[str, Any] = options | {"retry": Retry(NoBackoff(), retries=0), "protocol": 2}
 
+    credentials = None
+    if settings.redis_entra_id:
+        # Not above: what it imports is a fifth of a cold start.
+        from agentstream.stream.entra import EntraCredentials
+
+        credentials = EntraCredentials()
+        for connection in (options, watching):
+            connection["credential_provider"] = credentials
+
     def shard(node: ClusterNode) -> Redis:
         client = Redis.from_url(url, **watching)
         client.connection_pool.connection_kwargs.update(host=node.host, port=node.port)
         return client
 
     if settings.redis_cluster:
-        cluster = RedisCluster.from_url(url, retry=patient, **options)
-        return RedisStreamHandler(cluster, ClusterWatcher(cluster, shard, decode_entry), ttl_seconds, keys)
+        cluster = RedisCluster.from_url(url, retry=patient, address_remap=reachable_at(url), **options)
+        cluster_watcher = ClusterWatcher(cluster, shard, decode_entry)
+        return RedisStreamHandler(cluster, cluster_watcher, ttl_seconds, keys, credentials)
     commands = Redis.from_url(url, retry=patient, **options)
     watcher = StreamWatcher(Redis.from_url(url, **watching), decode_entry)
-    return RedisStreamHandler(commands, watcher, ttl_seconds, keys)
+    return RedisStreamHandler(commands, watcher, ttl_seconds, keys, credentials)
+
+
+def reachable_at(url: str) -> Callable[[tuple[str, int]], tuple[str, int]]:
+    """Return where the nodes of a cluster are reached, by the address that they announce.
+
+    With TLS, an announced IP address is no name that a certificate has: Azure Managed Redis announces the nodes' own,
+    and serves all of them under its one name, each on a port of its own.
+    """
+    known = urlsplit(url)
+
+    def address(announced: tuple[str, int]) -> tuple[str, int]:
+        host, port = announced
+        return (known.hostname or host, port) if known.scheme == "rediss" and _is_ip(host) else announced
+
+    return address
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

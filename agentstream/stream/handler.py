@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -110,6 +110,12 @@ class OverloadedError(RedisError):
     """Redis answers, but this process asks more of it than it gets done in time. Nothing was asked."""
 
 
+class Closable(Protocol):
+    """What is closed with the connections that use it."""
+
+    async def aclose(self) -> None: ...
+
+
 class RedisStreamHandler:
     """Reads and writes the streams of all conversations. Get the shared one from ``get_stream_handler``.
 
@@ -118,6 +124,7 @@ class RedisStreamHandler:
         watcher: Tells all followers what is new.
         ttl_seconds: How long a stream outlives its last write.
         keys: The names of its keys.
+        credentials: With what the clients sign in, where that is to be closed after them.
 
     Every method raises ``redis.exceptions.RedisError`` when Redis does not answer.
     """
@@ -128,6 +135,7 @@ class RedisStreamHandler:
         watcher: StreamWatcher[Event] | ClusterWatcher[Event],
         ttl_seconds: float,
         keys: Keys,
+        credentials: Closable | None = None,
     ) -> None:
         self._commands: Any = commands
         self._turns = asyncio.Semaphore(MAX_COMMANDS_AT_ONCE)
@@ -136,6 +144,7 @@ class RedisStreamHandler:
         self._watcher = watcher
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
+        self._credentials = credentials
         self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
@@ -514,6 +523,8 @@ class RedisStreamHandler:
         """Close the shared connections."""
         await self._commands.aclose()
         await self._watcher.aclose()
+        if self._credentials is not None:
+            await self._credentials.aclose()
 
 
 async def _bounds(commands: Any, stream: str) -> Bounds | None:

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from devhost.store import EntityWork
+from devhost.store.work import EntityWork
 
 
 @dataclass(frozen=True)

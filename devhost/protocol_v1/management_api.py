@@ -19,7 +19,7 @@ from devhost.functions import FunctionTable, Trigger
 from devhost.protocol_v1.entities import signal_request
 from devhost.protocol_v1.episode import FINAL_STATUSES
 from devhost.protocol_v1.history import Event, EventType, isoformat, new_event, parse_time
-from devhost.store import InstanceExistsError
+from devhost.store.instances import InstanceExistsError
 
 logger = logging.getLogger(__name__)
 

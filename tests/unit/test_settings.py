@@ -47,6 +47,29 @@ def test_a_wrong_connection_string_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("rediss://:hunter2@cache.example:10000", "no password"),
+        ("rediss://app@cache.example:10000", "no user"),
+        ("rediss://cache.example:10000/1", "one database"),
+        ("rediss://cache.example:10000/0", "one database"),
+        ("rediss://cache.example:10000?db=2", "one database"),
+    ],
+)
+def test_the_apps_identity_goes_with_no_key_and_no_database(
+    url: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_ENTRA_ID", "true")
+    monkeypatch.setenv("REDIS_CONNECTION_STRING", url)
+
+    with pytest.raises(SettingsError, match=problem) as caught:
+        Settings.load()
+
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_no_secret_is_in_the_settings_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_CONNECTION_STRING", "rediss://:hunter2@cache.example:6380/0")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
