@@ -22,6 +22,7 @@ AZURE_REQUEST_LIMIT_SECONDS = 230
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json
 FUNCTION_TIMEOUT = "00:30:00"
 FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
+MAX_TOOL_RESULT_BYTES = 16_384
 
 
 class SettingsError(ValueError):
@@ -62,6 +63,9 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 120
     max_message_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = 65_536
+    max_tool_result_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = (
+        MAX_TOOL_RESULT_BYTES
+    )
 
     heartbeat_seconds: Annotated[float, Field(gt=0, le=120, description="seconds, more than 0, at most 120")] = 15
     stream_max_seconds: Annotated[

@@ -5,11 +5,11 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
-from agentstream.model import Chunk, RunKey, Verdict, now_ms
+from agentstream.model import MESSAGE, Chunk, Piece, RunKey, Verdict, now_ms
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.text import TextNormalizer
@@ -93,13 +93,22 @@ class AttemptWriter:
 
     @property
     def text(self) -> str:
-        """All that was written."""
+        """All text that was written."""
         return "".join(self._said)
 
     def write(self, text: str) -> None:
         """Take over a chunk. This only queues it: it does not wait and does not raise."""
         self._said.append(text)
         self._queue(self._normalizer.feed(text))
+
+    async def tell(self, pieces: Iterable[Piece]) -> None:
+        """Take over what an agent tells, text and other events, and wait as ``drain`` does after each."""
+        for piece in pieces:
+            if piece.kind == MESSAGE:
+                self.write(piece.data)
+            else:
+                self._queue(piece.data, piece.kind)
+            await self.drain()
 
     async def drain(self) -> None:
         """Wait while too much is pending and Redis answers, which keeps memory bounded at the pace of Redis."""
@@ -152,7 +161,7 @@ class AttemptWriter:
         if self._task is not None:
             self._task.cancel()
 
-    def _queue(self, text: str) -> None:
+    def _queue(self, text: str, kind: str = MESSAGE) -> None:
         if not text or self._overflowed or self.verdict is Verdict.STOP:
             return
         if self._pending_characters + len(text) > MAX_PENDING_CHARACTERS:
@@ -161,7 +170,7 @@ class AttemptWriter:
             self._pending_characters = 0
             self._log(logging.WARNING, "chunks overflow; the end of the run repairs the stream")
             return
-        self._pending.append(Chunk(text, now_ms()))
+        self._pending.append(Chunk(text, now_ms(), kind))
         self._pending_characters += len(text)
         self._wake.set()
 

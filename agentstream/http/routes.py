@@ -16,7 +16,9 @@ from redis.exceptions import RedisError
 from agentstream.http.problems import TRY_AGAIN, ProblemError, answers_problems, not_now
 from agentstream.http.requests import (
     parse_boolean,
+    parse_format,
     parse_id,
+    parse_include,
     parse_optional_id,
     parse_resume_cursor,
     parse_run_request,
@@ -125,10 +127,12 @@ class _Routes:
             .follow(
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
+                include=parse_include(req),
                 waits=parse_boolean("follow", req.query_params.get("follow", True)),
                 seconds=self._settings.stream_max_seconds,
             )
         )
+        as_json = parse_format(req)
         headers = {
             "Cache-Control": "no-cache, no-transform",
             "X-Accel-Buffering": "no",
@@ -141,7 +145,7 @@ class _Routes:
         if _prefers_plain_text(req):
             content, media_type = _plain_text(first, batches, follower), plain.MEDIA_TYPE
         else:
-            content, media_type = _server_sent_events(first, batches), sse.MEDIA_TYPE
+            content, media_type = _server_sent_events(first, batches, as_json), sse.MEDIA_TYPE
         return StreamResponse(content, batches, follower.deadline, headers, media_type)
 
     async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
@@ -202,7 +206,8 @@ class _Routes:
         return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _runs(self, client: df.DurableOrchestrationClient) -> Runs:
-        both = Sources(await self._get_stream(), CommittedState(client, self._agents))
+        committed = CommittedState(client, self._agents, self._settings.max_tool_result_bytes)
+        both = Sources(await self._get_stream(), committed)
         return Runs(both, self._recovery, self._settings.run_timeout_seconds, self._settings.heartbeat_seconds)
 
     async def _counted(self, follower: Follower) -> AsyncGenerator[list[Event], None]:
@@ -287,12 +292,13 @@ def _prefers_plain_text(req: Request) -> bool:
 
 
 async def _server_sent_events(
-    first: list[Event], batches: AsyncGenerator[list[Event], None]
+    first: list[Event], batches: AsyncGenerator[list[Event], None], as_json: bool
 ) -> AsyncGenerator[bytes, None]:
-    for piece in sse.pieces(first):
+    yield sse.RETRY
+    for piece in sse.pieces(first, as_json=as_json):
         yield piece
     async for events in batches:
-        for piece in sse.pieces(events):
+        for piece in sse.pieces(events, as_json=as_json):
             yield piece
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -9,6 +10,7 @@ from redis.exceptions import RedisError
 
 from agentstream.model import (
     ERROR_MESSAGES,
+    FURTHER_KINDS,
     DurableUnavailableError,
     ErasedError,
     OpenRunError,
@@ -209,7 +211,15 @@ class ConversationHandle:
             raise UnknownRunError(self.conversation_id)
         return messages
 
-    def follow(self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float) -> Follower:
+    def follow(
+        self,
+        *,
+        cursor: str,
+        correlation_id: str | None,
+        waits: bool,
+        seconds: float,
+        include: Collection[str] = FURTHER_KINDS,
+    ) -> Follower:
         """Return a follower of the conversation, or of one run of it, that ends after so many seconds."""
         return Follower(
             self.runs.both,
@@ -217,6 +227,7 @@ class ConversationHandle:
             self.conversation_id,
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             waits=waits,
             heartbeat_seconds=self.runs.heartbeat_seconds,
             deadline=time.monotonic() + seconds,

@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -21,7 +21,9 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     MAX_CURSOR_PART,
+    MESSAGE,
     Acceptance,
     BeingErasedError,
     Chunk,
@@ -226,7 +228,11 @@ class RedisStreamHandler:
 
         A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
         """
-        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        fields = [
+            value
+            for chunk in chunks
+            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+        ]
         return Verdict(
             await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
@@ -421,6 +427,7 @@ class RedisStreamHandler:
         cursor: str = FIRST_CURSOR,
         *,
         correlation_id: str | None = None,
+        include: Collection[str] = FURTHER_KINDS,
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
@@ -431,6 +438,7 @@ class RedisStreamHandler:
             conversation_id: The conversation.
             cursor: An entry's id; only what came after it is read.
             correlation_id: Only this run's events, ending at its terminal event.
+            include: Of the ``FURTHER_KINDS`` of events those to read.
             follow: Whether to wait for more while a run is open.
             silence_seconds: After this long without an event, an empty list is yielded.
             max_seconds: After this long the reading ends, between two events.
@@ -448,6 +456,7 @@ class RedisStreamHandler:
             subscribe=partial(self._watcher.subscribe, self._keys.stream(conversation_id)),
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             follow=follow,
             silence_seconds=silence_seconds,
             deadline=time.monotonic() + max_seconds,
@@ -559,7 +568,7 @@ def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     try:
         return Event(
             id=entry_id,
-            kind=fields.get("event", "message"),
+            kind=fields.get("event", MESSAGE),
             data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),

@@ -1,5 +1,6 @@
--- ARGV: attempt, sequence of the first chunk, then (timestamp, text) per chunk, none to keep the run alive.
--- A chunk whose sequence number was appended before is skipped, so a repeated call changes nothing.
+-- ARGV: attempt, sequence of the first chunk, then (timestamp, text, event) per chunk, none to keep the run alive; the
+-- event is empty for a message. A chunk whose sequence number was appended before is skipped, so a repeated call
+-- changes nothing.
 
 local attempt, sequence = tonumber(ARGV[4]), tonumber(ARGV[5])
 local run = load()
@@ -10,10 +11,10 @@ if not run or attempt > run.attempt then
   run.attempt, run.next, run.from = attempt, sequence, last_id()
   if run.status == 'queued' then run.status = 'running' end
 end
-for i = 6, #ARGV, 2 do
+for i = 6, #ARGV, 3 do
   if sequence >= run.next then
     run.next = sequence
-    add(run, ARGV[i], ARGV[i + 1])
+    add(run, ARGV[i], ARGV[i + 1], ARGV[i + 2] ~= '' and ARGV[i + 2] or nil)
   end
   sequence = sequence + 1
 end

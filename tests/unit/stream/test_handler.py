@@ -12,12 +12,14 @@ from agentstream.model import (
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     BeingErasedError,
     Chunk,
     ErasedError,
     Event,
     LostRun,
     Outcome,
+    Piece,
     RunStatus,
     UnknownRunError,
     Verdict,
@@ -39,6 +41,7 @@ from agentstream.stream.handler import (
 from agentstream.stream.reader import FIRST_PAGE_ENTRIES
 from tests.proxy import Proxy
 
+TOLD = [Piece("message", "one"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "two")]
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
 
 
@@ -138,6 +141,23 @@ async def test_promise_2_every_cursor_yields_exactly_the_rest(
     for position in (0, 1, 499, 500, 501, 998, 1199):
         assert await read(handler, conversation_id, events[position].id) == events[position + 1 :]
     assert await read(handler, conversation_id, events[-1].id) == []
+
+
+async def test_a_chunk_that_is_no_message_is_an_event_of_its_kind_and_no_part_of_the_answer(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    chunks = [Chunk("Day ", 1), Chunk('{"id": "1"}', 2, "tool_call"), Chunk("1", 3)]
+
+    for _ in range(2):
+        await handler.append(conversation_id, correlation_id, attempt, 0, chunks)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="Day 1")
+
+    events = await read(handler, conversation_id)
+    assert told(events) == [("message", "Day "), ("tool_call", '{"id": "1"}'), ("message", "1"), ("done", "[DONE]")]
+    assert [event.sequence for event in events] == [0, 1, 2, 3]
+    entries = [fields for _, fields in await redis.xrange(f"agent-stream:{conversation_id}")]
+    assert [entry.get("event") for entry in entries] == [None, "tool_call", None, "done"]
 
 
 async def test_promise_3_a_run_has_exactly_one_terminal_event(
@@ -415,10 +435,34 @@ async def test_accepting_a_run_trims_what_is_older_than_the_ttl_but_no_open_run(
     assert [fields["text"] for _, fields in await redis.xrange(stream)] == ["open", "[DONE]"], "trimmed in part"
 
 
+@pytest.mark.parametrize("kind", sorted(FURTHER_KINDS))
+async def test_promise_6_one_writer_events_of_a_fenced_or_ended_attempt_are_refused(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, kind: str
+) -> None:
+    zombie = await begin(handler, conversation_id, correlation_id)
+    early, late = Chunk('{"of": "zombie"}', now_ms(), kind), Chunk('{"late": true}', now_ms(), kind)
+    assert await handler.append(conversation_id, correlation_id, zombie, 0, [early]) is Verdict.CONTINUE
+    _, newest = await handler.begin_attempt(conversation_id, correlation_id)
+
+    assert await handler.append(conversation_id, correlation_id, zombie, 1, [late]) is Verdict.STOP
+    new = [Chunk('{"of": "newest"}', now_ms(), kind), Chunk("text", now_ms())]
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    # A repeated call appends nothing twice.
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    await handler.answer_run(conversation_id, correlation_id, newest)
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="text")
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+
+    first, reset, *rest = told(await read(handler, conversation_id))
+    assert (first, reset[0]) == ((kind, '{"of": "zombie"}'), "reset"), "what was told of the first attempt is dropped"
+    assert rest == [(kind, '{"of": "newest"}'), ("message", "text"), ("done", "[DONE]")]
+
+
 async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
-    lost = [LostRun("first", "A", DONE, "one"), LostRun("second", "A", ERROR, ""), LostRun("third", "A", None, "")]
+    lost = [LostRun("first", "A", DONE, TOLD), LostRun("second", "A", ERROR), LostRun("third", "A", None)]
 
     await asyncio.gather(*(handler.restore_runs(conversation_id, lost, "") for _ in range(10)))
 
@@ -428,18 +472,22 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     assert [(event.correlation_id, event.kind) for event in events] == [
         ("first", "reset"),
         ("first", "message"),
+        ("first", "tool_call"),
+        ("first", "tool_result"),
+        ("first", "message"),
         ("first", "done"),
         ("second", "reset"),
         ("second", "error"),
     ]
     assert json.loads(events[0].data) == {"correlation_id": "first", "reason": "expired"}
+    assert [Piece(event.kind, event.data) for event in events[1:5]] == TOLD
 
 
 @pytest.mark.parametrize("answer", ["the answer", ""])
 async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, answer: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
 
@@ -452,7 +500,7 @@ async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
 async def test_an_attempt_that_begins_after_a_loss_begins_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.begin_attempt(conversation_id, correlation_id)
     await handler.begin_attempt(conversation_id, correlation_id)
@@ -682,13 +730,13 @@ async def test_promise_7_deleted_is_gone_for_whoever_comes_late(
     await handler.erase(conversation_id)
     with pytest.raises(BeingErasedError):
         await handler.accept_run(conversation_id, "another", "TravelPlanner")
-    unknown_age = LostRun(correlation_id, "TravelPlanner", None, "")
+    unknown_age = LostRun(correlation_id, "TravelPlanner", None)
     assert not await handler.restore_runs(conversation_id, [unknown_age], await handler.erasure(conversation_id))
 
     since = await handler.erase(conversation_id, finished=True)
 
     assert not await handler.restore_runs(conversation_id, [unknown_age], before)
-    old = LostRun(correlation_id, "TravelPlanner", None, "", accepted.created)
+    old = LostRun(correlation_id, "TravelPlanner", None, created=accepted.created)
     assert await handler.restore_runs(conversation_id, [old], await handler.erasure(conversation_id))
     created = accepted.created
     verdict, _ = await handler.begin_attempt(conversation_id, correlation_id, created=created)
