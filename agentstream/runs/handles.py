@@ -201,15 +201,34 @@ class ConversationHandle:
     conversation_id: str
 
     async def messages(self) -> list[CommittedMessage]:
-        """Return what was said, oldest first.
+        """Return what was said, oldest first, and then the messages of the runs that are open.
 
         Raises:
             UnknownRunError: Nobody knows the conversation.
         """
         messages = await self.runs.both.committed.messages(self.conversation_id)
-        if not messages and not await self.runs.both.stream.runs(self.conversation_id):
+        try:
+            runs = await self.runs.both.stream.runs(self.conversation_id)
+        except RedisError:
+            if not messages:
+                raise
+            return messages
+        if not messages and not runs:
             raise UnknownRunError(self.conversation_id)
-        return messages
+        known = {message.correlation_id for message in messages}
+        waiting = [(run.created, key) for key, run in runs.items() if run.status.is_open and key not in known]
+        return messages + [message for _, key in sorted(waiting) for message in await self._asked(key)]
+
+    async def _asked(self, correlation_id: str) -> list[CommittedMessage]:
+        """Return a run's own message; none where the durable runtime does not know the run yet."""
+        run = await self.runs.both.committed.run(correlation_id)
+        if run is None:
+            return []
+        return [
+            CommittedMessage(
+                role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at
+            )
+        ]
 
     def follow(
         self,
