@@ -1,0 +1,80 @@
+// @ts-check
+/** Markdown that grows, and that may be hostile. */
+import { Lexer, Marked } from "./vendor/marked.esm.js";
+import DOMPurify from "./vendor/purify.es.mjs";
+
+const TAGS = "a blockquote br code del em h2 h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul";
+// No images, which tell the text's author by their address that it is read; no form, no style, no class, no id.
+const RULES = {
+  ALLOWED_TAGS: TAGS.split(" "),
+  ALLOWED_ATTR: ["align", "href", "start", "title"],
+  ADD_URI_SAFE_ATTR: ["align", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  ALLOW_ARIA_ATTR: false,
+  ALLOW_DATA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  if (node instanceof HTMLAnchorElement) Object.assign(node, { rel: "noopener noreferrer", target: "_blank" });
+});
+
+const marked = new Marked({
+  renderer: {
+    // The page has the first level itself.
+    heading({ tokens, depth }) {
+      const level = Math.min(depth + 1, 6);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+    },
+  },
+});
+
+/** An element that shows Markdown, of which it renders the blocks that have changed. */
+export class Markdown {
+  element = Object.assign(document.createElement("div"), { className: "markdown" });
+  #shown = "";
+  /** What can no longer change, because another block has begun after it: how much of the text, in how many blocks. */
+  #closedLength = 0;
+  #closedBlocks = 0;
+  /** What the text says of links apart from where they are used. @type {Record<string, any>} */
+  #links = {};
+
+  /**
+   * @param {string} text
+   * @param {boolean} isWhole Whether nothing follows.
+   */
+  show(text, isWhole) {
+    text = text.replace(/\r\n?/g, "\n");
+    // A link may be used before it is defined.
+    const again = !text.startsWith(this.#shown) || (isWhole && Object.keys(this.#links).length > 0);
+    if (text === this.#shown && !again) return;
+    if (again) this.#closedLength = this.#closedBlocks = 0;
+    this.#shown = text;
+    const tokens = this.#tokens(text.slice(this.#closedLength));
+    const blocks = tokens.filter(({ type }) => type !== "space");
+    this.#render(blocks);
+    const last = tokens.lastIndexOf(blocks[blocks.length - 1]);
+    for (const { raw } of tokens.slice(0, Math.max(last, 0))) this.#closedLength += raw.length;
+    this.#closedBlocks += Math.max(blocks.length - 1, 0);
+  }
+
+  /** @param {string} text */
+  #tokens(text) {
+    const lexer = new Lexer(marked.defaults);
+    Object.assign(lexer.tokens.links, this.#links);
+    const tokens = lexer.lex(text);
+    this.#links = tokens.links;
+    return tokens;
+  }
+
+  /** @param {any[]} blocks Those that follow the closed ones. */
+  #render(blocks) {
+    const { children } = this.element;
+    blocks.forEach((block, number) => {
+      const at = this.#closedBlocks + number;
+      if (at === children.length) this.element.append(document.createElement("div"));
+      children[at].replaceChildren(DOMPurify.sanitize(marked.parser([block]), RULES));
+    });
+    while (children.length > this.#closedBlocks + blocks.length) children[children.length - 1].remove();
+  }
+}
