@@ -7,7 +7,7 @@ import { FrameSplitter, resumableFetch } from "./resumable-fetch.js";
 /** @typedef {{ kind: "tool", id: string, name: string, arguments: string, result?: string }} ToolCall */
 
 // Tries for some minutes, so that an app that starts again is waited for.
-const PATIENCE = { maxTries: 30, maxDelayMs: 10_000 };
+const PATIENCE = { maxTries: 60, maxDelayMs: 5_000 };
 
 export class Run {
   /** What is known of the connection, or how the run ended. */
