@@ -24,7 +24,7 @@ and follow it with the stream_url that it answers:
 endef
 export TRY
 
-.PHONY: help run test unit lint bench chaos func lock clean python
+.PHONY: help run test unit lint infra bench chaos func lock clean python
 
 help: ## show this help
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,15 @@ lint: $(READY) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+infra: $(READY) ## check infra/, azure.yaml and the workflows; BICEP_CHECK=<command> and AZD_SCHEMA=<schema> check more
+	$(BIN)/python -m pytest -q tests/unit/infra
+	$(if $(BICEP_CHECK),$(BICEP_CHECK) infra/*.bicep)
+	$(if $(AZD_SCHEMA),$(BIN)/check-jsonschema --schemafile $(AZD_SCHEMA) azure.yaml)
+	$(BIN)/actionlint
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
+	$(BIN)/azure-functions-doctor doctor --profile deploy
 
 bench: $(READY) ## measure against the reference pattern; ONLY="<name> …" runs some of the benchmarks
 	$(BIN)/python -m benchmarks $(ONLY)

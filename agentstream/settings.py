@@ -5,14 +5,24 @@ On Azure these are the function app's application settings; locally they are the
 
 import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, AnyHttpUrl, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 # Azure's load balancer cuts a request whose response is idle or longer than 230 s:
@@ -25,6 +35,9 @@ FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
 MAX_TOOL_RESULT_BYTES = 16_384
 
 
+_ORIGIN = re.compile(r"https?://[^/?#@,\s]+")
+
+
 class SettingsError(ValueError):
     """A setting is missing or wrong. The message is one line: the setting, its value and what is allowed."""
 
@@ -32,6 +45,13 @@ class SettingsError(ValueError):
 def _redis_url(value: SecretStr) -> SecretStr:
     parse_url(value.get_secret_value())
     return value
+
+
+def _origins(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    origins = tuple(origin.strip() for origin in value.split(",")) if isinstance(value, str) else value
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError
+    return origins
 
 
 class Settings(BaseSettings):
@@ -72,6 +92,13 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 210
     stream_max_followers: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
+
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(_origins),
+        Field(description="origins scheme://host[:port] with commas between them, or *"),
+    ] = ()
 
     azure_openai_endpoint: Annotated[
         AnyHttpUrl | None, Field(description="a URL https://<resource>.openai.azure.com")

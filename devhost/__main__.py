@@ -12,7 +12,7 @@ from socket import socket
 
 from devhost.functions import UnsupportedFunctionError, read_functions
 from devhost.host import Host
-from devhost.host_config import HostConfigError, load_local_settings, read_host_config
+from devhost.host_config import HostConfigError, load_local_settings, read_cors, read_host_config
 from devhost.http_server import bind
 from devhost.store.database import StateError, make_state_directory
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
@@ -53,12 +53,13 @@ async def _run(directory: Path, options: argparse.Namespace) -> int:
 async def _serve(directory: Path, options: argparse.Namespace) -> int:
     config = read_host_config(directory)
     load_local_settings(directory)
+    cors = read_cors(directory)
     worker = new_worker()
     functions = read_functions(await _load(worker, directory))
     listener = _bind(options.port)
     make_state_directory(options.state_dir)
     with redis_for_app(options.state_dir) as redis:
-        return await Host(config, worker, functions, listener, options.state_dir, redis, options.hint).run()
+        return await Host(config, cors, worker, functions, listener, options.state_dir, redis, options.hint).run()
 
 
 class AppLoadError(Exception):

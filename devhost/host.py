@@ -10,9 +10,9 @@ from socket import socket
 
 from devhost.engine import Engine, Limits
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
-from devhost.host_config import HostConfig
+from devhost.host_config import Cors, HostConfig
 from devhost.http_proxy import HttpProxy
-from devhost.http_server import bind, make_app, make_server, origin
+from devhost.http_server import bind, make_app, make_server, origin, with_cors
 from devhost.http_triggers import function_path, function_routes
 from devhost.processes import restart
 from devhost.protocol_v1.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
@@ -34,6 +34,7 @@ class Host:
     def __init__(
         self,
         config: HostConfig,
+        cors: Cors,
         worker: Worker,
         functions: FunctionTable,
         listener: socket,
@@ -42,6 +43,7 @@ class Host:
         hint: str,
     ) -> None:
         self._config = config
+        self._cors = cors
         self._worker = worker
         self._functions = functions
         self._listener = listener
@@ -69,7 +71,7 @@ class Host:
         app_routes = function_routes(self._functions, invoker, self._config.route_prefix, proxy)
         engine.timeout.watch_routes(app_routes)
         servers = [
-            (make_server(make_app([*app_routes, *api.routes(WEBHOOK_PATH)])), self._listener),
+            (make_server(with_cors(make_app([*app_routes, *api.routes(WEBHOOK_PATH)]), self._cors)), self._listener),
             (make_server(make_app(api.routes(RPC_PATH))), rpc_listener),
         ]
         serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]

@@ -94,6 +94,26 @@ def load_local_settings(directory: Path) -> None:
             os.environ.setdefault(name, str(value))
 
 
+@dataclass(frozen=True)
+class Cors:
+    """Which origins' pages may read the app's responses; ``origins`` is empty where the host leaves that to the app."""
+
+    origins: tuple[str, ...] = ()
+    credentials: bool = False
+
+
+def read_cors(directory: Path) -> Cors:
+    """Read ``Host.CORS``, origins with commas between them or ``*``, and ``Host.CORSCredentials``.
+
+    Raises:
+        HostConfigError: the file is not a JSON object.
+    """
+    path = directory / "local.settings.json"
+    host = _read_json(path).get("Host", {}) if path.exists() else {}
+    origins = (origin.strip().rstrip("/") for origin in str(host.get("CORS", "")).split(","))
+    return Cors(tuple(filter(None, origins)), bool(host.get("CORSCredentials", False)))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

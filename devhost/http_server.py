@@ -8,10 +8,13 @@ from socket import AF_INET, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, 
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
+
+from devhost.host_config import Cors
 
 # Longer than the SDK's client keeps an idle connection (aiohttp: 15 s): the server must not be the one to close it, or
 # a request sent at that moment fails.
@@ -56,6 +59,22 @@ def make_app(routes: Sequence[BaseRoute]) -> Starlette:
     # Functions answers 404 where only a slash or the method is different.
     app.router.redirect_slashes = False
     return app
+
+
+def with_cors(app: ASGIApp, cors: Cors) -> ASGIApp:
+    """The app behind the CORS of the platform, which answers preflights itself and has the last word on the headers of
+    all responses (learn.microsoft.com/azure/app-service/app-service-web-tutorial-rest-api, "App Service CORS vs. your
+    CORS"). As there and with ``func``, any method and header may be sent, and no header of a response is exposed.
+    """
+    if not cors.origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=cors.origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=cors.credentials,
+    )
 
 
 def bind(port: int) -> socket:

@@ -62,14 +62,34 @@ async def parse_run_request(request: Request, max_message_bytes: int) -> RunRequ
     """
     body = await _read_body(request, max_message_bytes)
     _refuse_unsupported(body)
-    message = body.get("message")
+    message = parse_message(body.get("message"), max_message_bytes)
+    return RunRequest(message, _conversation_id(request, body), _wait(request, body), _idempotency_key(request))
+
+
+def parse_message(message: Any, max_message_bytes: int) -> str:
+    """Return the message of a user's.
+
+    Raises:
+        ProblemError: 400, it is empty or no text; 413, it is too long.
+    """
     if not isinstance(message, str) or not message.strip():
-        raise _bad_request('The message is empty. Send it as text/plain, or as JSON: {"message": "..."}.')
+        raise bad_request('The message is empty. Send it as text/plain, or as JSON: {"message": "..."}.')
     if len(message.encode("utf-8", "surrogatepass")) > max_message_bytes:
-        raise _too_large(max_message_bytes)
-    return RunRequest(
-        well_formed(message), _conversation_id(request, body), _wait(request, body), _idempotency_key(request)
-    )
+        raise _too_large("message", max_message_bytes)
+    return well_formed(message)
+
+
+async def parse_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """Return a body that is a JSON object.
+
+    Raises:
+        ProblemError: 400, it is none; 413, it is too long; 415, its type is another.
+    """
+    content_type = _content_type(request)
+    if not _JSON.fullmatch(content_type):
+        detail = f"The content type {content_type} is not supported: send application/json."
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Post": "application/json"})
+    return _parse_json(_decode(await _read(request, max_bytes, _too_large("request", max_bytes))))
 
 
 def parse_id(name: str, value: str) -> str:
@@ -79,7 +99,7 @@ def parse_id(name: str, value: str) -> str:
         ProblemError: 400, it is none.
     """
     if not _ID.fullmatch(value):
-        raise _bad_request(f"{name} is not valid: 1 to 128 letters, digits, dots, underscores and hyphens are allowed.")
+        raise bad_request(f"{name} is not valid: 1 to 128 letters, digits, dots, underscores and hyphens are allowed.")
     return value
 
 
@@ -95,14 +115,14 @@ def parse_resume_cursor(request: Request) -> str:
     try:
         return parse_cursor(cursor) if cursor else FIRST_CURSOR
     except ValueError:
-        raise _bad_request("The cursor is not valid: send the id of an event, such as 1734649123456-0.") from None
+        raise bad_request("The cursor is not valid: send the id of an event, such as 1734649123456-0.") from None
 
 
 def parse_boolean(name: str, value: str | bool) -> bool:
     """Return the value of a parameter that is true or false."""
     parsed = value if isinstance(value, bool) else _BOOLEANS.get(value.strip().lower())
     if parsed is None:
-        raise _bad_request(f"{name} is not valid: send true or false.")
+        raise bad_request(f"{name} is not valid: send true or false.")
     return parsed
 
 
@@ -115,7 +135,7 @@ def parse_include(request: Request) -> frozenset[str]:
     names = {name.strip() for value in request.query_params.getlist("include") for name in value.split(",")} - {""}
     if not names <= INCLUDES.keys():
         known = ", ".join(INCLUDES)
-        raise _bad_request(f"include is not valid: send a comma-separated list of {known}, or leave it out.")
+        raise bad_request(f"include is not valid: send a comma-separated list of {known}, or leave it out.")
     return frozenset[str]().union(*(INCLUDES[name] for name in names))
 
 
@@ -127,17 +147,18 @@ def parse_format(request: Request) -> bool:
     """
     value: str | None = request.query_params.get("format")
     if value not in (None, "json"):
-        raise _bad_request("format is not valid: send json, or leave it out.")
+        raise bad_request("format is not valid: send json, or leave it out.")
     return value == "json"
 
 
 async def _read_body(request: Request, max_message_bytes: int) -> dict[str, Any]:
-    content_type = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+    content_type = _content_type(request)
+    too_large = _too_large("message", max_message_bytes)
     if content_type in ("", "text/plain"):
-        return {"message": _decode(await _read(request, max_message_bytes, max_message_bytes))}
+        return {"message": _decode(await _read(request, max_message_bytes, too_large))}
     if _JSON.fullmatch(content_type):
         limit = JSON_ESCAPE_BYTES * max_message_bytes + JSON_ENVELOPE_BYTES
-        return _parse_json(_decode(await _read(request, limit, max_message_bytes)))
+        return _parse_json(_decode(await _read(request, limit, too_large)))
     raise ProblemError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"The content type {content_type} is not supported: send text/plain or application/json, "
@@ -146,12 +167,17 @@ async def _read_body(request: Request, max_message_bytes: int) -> dict[str, Any]
     )
 
 
-async def _read(request: Request, limit: int, max_message_bytes: int) -> bytes:
+def _content_type(request: Request) -> str:
+    given: str = request.headers.get("content-type", "text/plain")
+    return given.partition(";")[0].strip().lower()
+
+
+async def _read(request: Request, limit: int, too_large: ProblemError) -> bytes:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > limit:
-            raise _too_large(max_message_bytes)
+            raise too_large
     return bytes(body)
 
 
@@ -159,7 +185,7 @@ def _decode(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise _bad_request("The body is not UTF-8. Encode it as UTF-8 and send it again.") from None
+        raise bad_request("The body is not UTF-8. Encode it as UTF-8 and send it again.") from None
 
 
 def _parse_json(text: str) -> dict[str, Any]:
@@ -168,7 +194,7 @@ def _parse_json(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise _bad_request('The body is not a JSON object. Send {"message": "..."}.')
+        raise bad_request('The body is not a JSON object. Send {"message": "..."}.')
     return body
 
 
@@ -176,7 +202,7 @@ def _refuse_unsupported(body: Mapping[str, Any]) -> None:
     unsupported = [name for name in UNSUPPORTED_OPTIONS if body.get(name) is not None]
     if unsupported:
         names = ", ".join(unsupported)
-        raise _bad_request(f"Not supported here: {names}. Send message, conversation_id and wait_for_response only.")
+        raise bad_request(f"Not supported here: {names}. Send message, conversation_id and wait_for_response only.")
 
 
 def _conversation_id(request: Request, body: Mapping[str, Any]) -> str | None:
@@ -188,7 +214,7 @@ def _conversation_id(request: Request, body: Mapping[str, Any]) -> str | None:
     }
     if len(named) > 1:
         names = " and ".join(dict.fromkeys(named.values()))
-        raise _bad_request(f"The values of {names} differ, and all of them name the conversation. Send one.")
+        raise bad_request(f"The values of {names} differ, and all of them name the conversation. Send one.")
     return next(iter(named), None)
 
 
@@ -205,15 +231,15 @@ def _wait(request: Request, body: Mapping[str, Any]) -> bool:
 def _idempotency_key(request: Request) -> str | None:
     key: str | None = request.headers.get("idempotency-key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise _bad_request("The Idempotency-Key is not valid: send 1 to 255 visible ASCII characters.")
+        raise bad_request("The Idempotency-Key is not valid: send 1 to 255 visible ASCII characters.")
     return key
 
 
-def _bad_request(detail: str) -> ProblemError:
+def bad_request(detail: str) -> ProblemError:
+    """Return the problem of a request that is wrong itself."""
     return ProblemError(HTTPStatus.BAD_REQUEST, detail)
 
 
-def _too_large(max_message_bytes: int) -> ProblemError:
-    return ProblemError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The message is too long: at most {max_message_bytes} bytes are allowed."
-    )
+def _too_large(what: str, max_bytes: int) -> ProblemError:
+    detail = f"The {what} is too long: at most {max_bytes} bytes are allowed."
+    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -13,7 +12,9 @@ import azure.functions as func
 from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextResponse, Request, Response
 from redis.exceptions import RedisError
 
-from agentstream.http.problems import TRY_AGAIN, ProblemError, answers_problems, not_now
+from agentstream.http.ag_ui_routes import AgUiRoutes
+from agentstream.http.origins import Origins
+from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
     parse_boolean,
     parse_format,
@@ -23,36 +24,24 @@ from agentstream.http.requests import (
     parse_resume_cursor,
     parse_run_request,
 )
-from agentstream.http.stream_response import StreamResponse
-from agentstream.http.turns import Turns
+from agentstream.http.service import Service
+from agentstream.http.stream_response import StreamResponse, stream_headers
+from agentstream.http.ui_message_routes import UiMessageRoutes
 from agentstream.model import (
-    BeingErasedError,
-    DurableUnavailableError,
     Event,
-    KeyReusedError,
     OpenRunError,
-    PerhapsStartedError,
     RunEndedError,
     RunInput,
-    RunRequest,
     RunStatus,
     UnknownRunError,
 )
-from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
-from agentstream.runs.handles import Runs, RunView
-from agentstream.runs.recovery import Recovery, Sources
+from agentstream.runs.handles import RunView
 from agentstream.settings import Settings
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.wire import plain, sse
 
 HEALTH_SECONDS = 2.0
-# To start a run takes a few round trips to Redis and to the durable runtime; more of them at a time do not take less.
-STARTS_AT_ONCE = 16
-STARTS_WAITING = 1_000
-START_WAIT_SECONDS = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 def create_http_functions(
@@ -70,13 +59,17 @@ def create_http_functions(
         get_stream: Returns the stream handler of the running event loop.
         route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
     """
-    routes = _Routes(settings, list(agents), get_stream, f"/{route_prefix}".rstrip("/"))
+    service = Service(settings, agents, get_stream, f"/{route_prefix}".rstrip("/"))
+    routes = _Routes(service)
+    origins = Origins(settings.allowed_origins)
     blueprint = df.Blueprint()
 
     def register(handler: Any, method: str, route: str, **options: Any) -> None:
-        function = blueprint.durable_client_input(client_name="client")(answers_problems(handler))
+        function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
+    AgUiRoutes(service).register(register)
+    UiMessageRoutes(service).register(register)
     register(routes.start_run, "POST", "agents/{agent_name}/run")
     register(routes.follow_stream, "GET", "agent/stream/{conversation_id}")
     register(routes.get_run, "GET", "agent/runs/{correlation_id}")
@@ -84,35 +77,32 @@ def create_http_functions(
     register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
     register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    if settings.allowed_origins:
+
+        async def answer_preflight(req: Request, client: df.DurableOrchestrationClient) -> Response:
+            return origins.preflight(req)
+
+        # A browser sends it without a key.
+        register(answer_preflight, "OPTIONS", "{*path}", auth_level=func.AuthLevel.ANONYMOUS)
     return blueprint
 
 
 class _Routes:
     """The handlers. The Functions host passes ``req`` and ``client`` by these names."""
 
-    def __init__(self, settings: Settings, agents: list[str], get_stream: GetStream, prefix: str) -> None:
-        self._settings = settings
-        self._agents = agents
-        self._get_stream = get_stream
-        self._prefix = prefix
-        self._followers = 0
-        self._starts = Turns(STARTS_AT_ONCE, STARTS_WAITING, START_WAIT_SECONDS)
-        self._recovery = Recovery(settings.heartbeat_seconds)
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agents/{agent_name}/run``"""
-        agent = req.path_params["agent_name"]
-        if agent not in self._agents:
-            known = ", ".join(self._agents)
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"There is no agent of this name. The agents are: {known}.")
-        request = await parse_run_request(req, self._settings.max_message_bytes)
-        runs = await self._runs(client)
-        async with self._starts.take():
-            run = await _started(runs, agent, request)
-        if request.wait_for_response and not self._is_full:
-            with self._counting():
+        agent = self._service.known_agent(req.path_params["agent_name"])
+        request = await parse_run_request(req, self._service.settings.max_message_bytes)
+        runs = await self._service.runs(client)
+        run = await self._service.start(runs, agent, request)
+        if request.wait_for_response and not self._service.is_full:
+            with self._service.counting():
                 ended = await runs.run(run.correlation_id).wait(
-                    run.conversation_id, self._settings.wait_for_response_seconds
+                    run.conversation_id, self._service.settings.wait_for_response_seconds
                 )
             if ended is not None:
                 return self._ended_response(req, run, ended)
@@ -122,23 +112,19 @@ class _Routes:
         """``GET /api/agent/stream/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         follower = (
-            (await self._runs(client))
+            (await self._service.runs(client))
             .conversation(conversation_id)
             .follow(
                 cursor=parse_resume_cursor(req),
                 correlation_id=parse_optional_id(req, "correlation_id"),
                 include=parse_include(req),
                 waits=parse_boolean("follow", req.query_params.get("follow", True)),
-                seconds=self._settings.stream_max_seconds,
+                seconds=self._service.settings.stream_max_seconds,
             )
         )
         as_json = parse_format(req)
-        headers = {
-            "Cache-Control": "no-cache, no-transform",
-            "X-Accel-Buffering": "no",
-            "x-conversation-id": conversation_id,
-        }
-        batches = self._counted(follower)
+        headers = stream_headers(conversation_id)
+        batches = self._service.batches(follower)
         first = await anext(batches, None)
         if first is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
@@ -152,7 +138,7 @@ class _Routes:
         """``GET /api/agent/runs/{correlation_id}``"""
         correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         try:
-            view = await (await self._runs(client)).run(correlation_id).view()
+            view = await (await self._service.runs(client)).run(correlation_id).view()
         except UnknownRunError:
             raise _unknown_run() from None
         return JSONResponse(view.model_dump())
@@ -161,7 +147,7 @@ class _Routes:
         """``POST /api/agent/runs/{correlation_id}/cancel``"""
         correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         try:
-            view = await (await self._runs(client)).run(correlation_id).cancel()
+            view = await (await self._service.runs(client)).run(correlation_id).cancel()
         except UnknownRunError:
             raise _unknown_run() from None
         except RunEndedError:
@@ -173,7 +159,7 @@ class _Routes:
         """``GET /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         try:
-            messages = await (await self._runs(client)).conversation(conversation_id).messages()
+            messages = await (await self._service.runs(client)).conversation(conversation_id).messages()
         except UnknownRunError:
             detail = "There is no conversation of this conversation_id."
             raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
@@ -185,7 +171,7 @@ class _Routes:
         """``DELETE /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         try:
-            await (await self._runs(client)).conversation(conversation_id).erase()
+            await (await self._service.runs(client)).conversation(conversation_id).erase()
         except OpenRunError:
             detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
             raise ProblemError(HTTPStatus.CONFLICT, detail) from None
@@ -195,45 +181,15 @@ class _Routes:
         """``GET /api/health``"""
         latency_ms: float | None = None
         with contextlib.suppress(RedisError, TimeoutError):
-            async with asyncio.timeout(HEALTH_SECONDS), await self._get_stream() as stream:
+            async with asyncio.timeout(HEALTH_SECONDS), await self._service.get_stream() as stream:
                 latency_ms = round(await stream.ping(), 3)
         healthy = latency_ms is not None
         body = {
             "status": "healthy" if healthy else "degraded",
-            "agents": [{"name": name} for name in self._agents],
+            "agents": [{"name": name} for name in self._service.agents],
             "redis": {"status": "healthy" if healthy else "unavailable", "latency_ms": latency_ms},
         }
         return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
-
-    async def _runs(self, client: df.DurableOrchestrationClient) -> Runs:
-        committed = CommittedState(client, self._agents, self._settings.max_tool_result_bytes)
-        both = Sources(await self._get_stream(), committed)
-        return Runs(both, self._recovery, self._settings.run_timeout_seconds, self._settings.heartbeat_seconds)
-
-    async def _counted(self, follower: Follower) -> AsyncGenerator[list[Event], None]:
-        if self._is_full:
-            raise not_now(f"Too many followers are connected. {TRY_AGAIN}")
-        with self._counting():
-            try:
-                async with contextlib.aclosing(follower.batches()) as batches:
-                    async for events in batches:
-                        yield events
-            except UnknownRunError:
-                what = "conversation" if follower.correlation_id is None else "run in this conversation"
-                detail = f"There is no such {what}. Start one with POST run."
-                raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
-
-    @property
-    def _is_full(self) -> bool:
-        return self._followers >= self._settings.stream_max_followers
-
-    @contextlib.contextmanager
-    def _counting(self) -> Iterator[None]:
-        self._followers += 1
-        try:
-            yield
-        finally:
-            self._followers -= 1
 
     def _accepted_response(self, run: RunInput) -> Response:
         ids = self._ids(run)
@@ -252,34 +208,14 @@ class _Routes:
         return JSONResponse({"status": said, "response": text, **self._ids(run)})
 
     def _ids(self, run: RunInput) -> dict[str, str]:
-        stream = f"{self._prefix}/agent/stream/{run.conversation_id}"
+        stream = f"{self._service.prefix}/agent/stream/{run.conversation_id}"
         return {
             "conversation_id": run.conversation_id,
             "correlation_id": run.correlation_id,
             "session_id": run.conversation_id,
             "stream_url": f"{stream}?correlation_id={run.correlation_id}",
-            "status_url": f"{self._prefix}/agent/runs/{run.correlation_id}",
+            "status_url": f"{self._service.prefix}/agent/runs/{run.correlation_id}",
         }
-
-
-async def _started(runs: Runs, agent: str, request: RunRequest) -> RunInput:
-    try:
-        return await runs.start(agent, request)
-    except KeyReusedError:
-        detail = "This Idempotency-Key was used for another message or another conversation. Send a new key."
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail) from None
-    except BeingErasedError:
-        detail = "This conversation is being deleted. Send the message again in a moment."
-        raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
-    except DurableUnavailableError as error:
-        logger.warning("a run was not started: the durable runtime does not answer: %r", error.__cause__)
-        raise not_now("The durable runtime does not answer, and nothing was run. Send the message again.") from None
-    except PerhapsStartedError:
-        detail = (
-            "The durable runtime and Redis do not answer, and the run may have started or not. "
-            "With an Idempotency-Key, send it again under the same key: it is then run once."
-        )
-        raise not_now(detail) from None
 
 
 def _unknown_run() -> ProblemError:

@@ -5,9 +5,14 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
 from typing import Any
 
-from azurefunctions.extensions.http.fastapi import StreamingResponse
+from azurefunctions.extensions.http.fastapi import Response, StreamingResponse
+from redis.exceptions import RedisError
+
+from agentstream.model import DurableUnavailableError, Event
+from agentstream.wire import frames, pieces, sse
 
 # A stream ends by itself at its deadline; by then what is left of it can be sent.
 GRACE_SECONDS = 2.0
@@ -50,3 +55,52 @@ class StreamResponse(StreamingResponse):  # type: ignore[misc]
                 if not clock.expired():
                     raise
                 logger.info("a follower that does not read is let go")
+
+
+def stream_headers(conversation_id: str) -> dict[str, str]:
+    """Return the headers of a conversation's stream: nothing on the way is to keep it, change it or hold it back."""
+    return {
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "x-conversation-id": conversation_id,
+    }
+
+
+async def frames_response(
+    encoder: frames.FrameEncoder,
+    batches: AsyncGenerator[list[Event], None],
+    deadline: float,
+    headers: Mapping[str, str],
+) -> Response:
+    """Return the response that sends a run's frames; one without content where there are none, and none will come.
+
+    Args:
+        encoder: Encodes them.
+        batches: The events of the run from its beginning, as they come.
+        deadline: When they end, in monotonic seconds.
+        headers: The response's headers.
+    """
+    first = list(encoder.begin())
+    async for events in batches:
+        first += encoder.encode(events)
+        if first or not events:
+            break
+    else:
+        if not first:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    content = _frames(encoder, first, batches)
+    return StreamResponse(content, batches, deadline, headers, frames.MEDIA_TYPE)
+
+
+async def _frames(
+    encoder: frames.FrameEncoder, first: list[bytes], batches: AsyncGenerator[list[Event], None]
+) -> AsyncGenerator[bytes, None]:
+    for piece in pieces.join([sse.RETRY, *first]):
+        yield piece
+    try:
+        async for events in batches:
+            for piece in pieces.join(encoder.encode(events) if events else [sse.HEARTBEAT]):
+                yield piece
+    except (RedisError, DurableUnavailableError) as error:
+        # The follower resumes, as after any end before that of the run.
+        logger.info("a stream ends early: %s", type(error).__name__)

@@ -39,6 +39,7 @@ class Follower:
         waits: Whether to wait for more while a run is open.
         heartbeat_seconds: After this long without an event there is a silence to tell of.
         deadline: When it ends, in monotonic seconds.
+        held: The newest entry that it has already, where it is told all after the cursor once more.
     """
 
     both: Sources
@@ -50,6 +51,7 @@ class Follower:
     waits: bool
     heartbeat_seconds: float
     deadline: float
+    held: str = FIRST_CURSOR
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """Yield the events as they come, in batches; an empty one is a silence.
@@ -75,13 +77,13 @@ class Follower:
                 yield events
 
     async def _known(self) -> AsyncGenerator[list[Event], None]:
-        cursor, begun = self.cursor, False
+        cursor, held, begun = self.cursor, self.held, False
         while time.monotonic() < self.deadline:
             try:
                 # Also after an outage: the Redis that answers then may be another one, which has lost what came last.
-                async with contextlib.aclosing(self._missed(cursor)) as missed:
+                async with contextlib.aclosing(self._missed(max(cursor, held, key=cursor_order))) as missed:
                     async for events in missed:
-                        begun, cursor = True, events[-1].id
+                        begun, cursor, held = True, events[-1].id, FIRST_CURSOR
                         yield events
                 async with contextlib.aclosing(self._read(cursor)) as reading:
                     async for events in reading:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from agentstream.model import MESSAGE, Event
-from agentstream.wire.pieces import PIECE_BYTES
+from agentstream.wire.pieces import join
 
 MEDIA_TYPE = "text/event-stream"
 # How long a client waits before it connects again, in ms. Without an empty line, which some clients take for an event.
@@ -67,14 +67,8 @@ encode = Encoder(CACHE_BYTES)
 
 
 def pieces(events: Sequence[Event], *, as_json: bool = False) -> Iterator[bytes]:
-    """Yield the events on the wire, or a heartbeat where there are none, at most ``PIECE_BYTES`` at a time."""
-    piece = bytearray()
-    for encoded in (encode(event, as_json=as_json) for event in events) if events else [HEARTBEAT]:
-        piece += encoded
-        while len(piece) > PIECE_BYTES:
-            yield bytes(piece[:PIECE_BYTES])
-            del piece[:PIECE_BYTES]
-    yield bytes(piece)
+    """Return the events on the wire, or a heartbeat where there are none, at most ``PIECE_BYTES`` at a time."""
+    return join((encode(event, as_json=as_json) for event in events) if events else [HEARTBEAT])
 
 
 def _json_data(event: Event) -> str:

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE, App, text_of
+from tests.chat import AGUI_ROUTE, CHAT_ROUTE, agui_input, chat_input, data_of, frames_of
 from tests.model_server import ModelServer
 from tests.recording_follower import Received, RecordingFollower, problem_detail
 from tests.scripts import script
@@ -225,7 +226,7 @@ class TestExpired:
         assert [event.event for event in texts] == ["reset", "message", "done", *(event.event for event in kept)]
 
     async def test_a_cancelled_runs_calls_do_not_come_again_but_its_text_does(self, app: App, redis: Any) -> None:
-        run = await app.start_run(with_tools(chunks=[f"{number} " for number in range(500)], delay_seconds=0.01))
+        run = await app.start_run(with_tools(chunks=[f"{number} " for number in range(100)], delay_seconds=0.05))
         followed = app.follow(run["stream_url"])
         assert (await anext(followed)).data == "0 "
         await app.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
@@ -310,6 +311,29 @@ async def test_the_answer_the_run_and_the_conversation_are_text(app: App) -> Non
     assert (await app.run(run["correlation_id"]))["response"] == "".join(ANSWER)
     conversation = await app.client.get(f"/api/agent/conversations/{run['conversation_id']}")
     assert [message["text"] for message in conversation.json()["messages"]][1:] == ["".join(ANSWER)]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "kinds"),
+    [
+        (AGUI_ROUTE, agui_input, ("TOOL_CALL_CHUNK", "TOOL_CALL_RESULT")),
+        (CHAT_ROUTE, chat_input, ("tool-input-available", "tool-output-available")),
+    ],
+    ids=["ag_ui", "ui_message"],
+)
+async def test_the_wires_of_chat_clients_tell_the_calls_and_resume_after_any_of_their_frames(
+    app: App, route: str, body: Any, kinds: tuple[str, str]
+) -> None:
+    response = await app.client.post(route, json=body(with_tools()))
+    frames = frames_of(response)
+
+    calls, results = ([data for data in data_of(frames) if data != "[DONE]" and data["type"] == kind] for kind in kinds)
+    named = {call["toolCallId"]: call.get("toolCallName") or call.get("toolName") for call in calls}
+    assert list(named.values()) == [WEATHER[0], EVENTS[0]]
+    assert [result["toolCallId"] for result in results] == list(named)
+    for number, (frame_id, _) in enumerate(frames[:-1], 1):
+        resumed = await app.client.get(response.headers["location"], headers={"Last-Event-ID": frame_id})
+        assert frames_of(resumed) == frames[number:], frame_id
 
 
 async def test_the_offline_planner_really_calls_its_two_tools(redis_url: str, state_dir: Path) -> None:

@@ -13,7 +13,7 @@ APP = [
     *REPOSITORY.glob("*.py"),
     *(path for folder in ("agentstream", "travel_planner") for path in (REPOSITORY / folder).rglob("*.py")),
 ]
-TOOLS = [path for folder in ("benchmarks", "devhost", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
+TOOLS = [path for folder in ("benchmarks", "devhost", "infra", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
 OWN = {path.stem for path in REPOSITORY.glob("*.py")} | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?(\S*?)(?:;.*)?")

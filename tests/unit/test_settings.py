@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("MAX_MESSAGE_BYTES", "0", "1 to 1048576"),
         ("OPENAI_BASE_URL", "localhost", "a URL"),
         ("NON_STREAMING_FALLBACK", "maybe", "true or false"),
+        ("ALLOWED_ORIGINS", "https://a.example/chat", "scheme://host"),
+        ("ALLOWED_ORIGINS", "a.example", "scheme://host"),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line(
@@ -77,6 +79,12 @@ def test_no_secret_is_in_the_settings_repr(monkeypatch: pytest.MonkeyPatch) -> N
     assert "hunter2" not in repr(Settings.load())
 
 
+def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_ORIGINS", "https://a.example, http://localhost:3000")
+
+    assert Settings.load().allowed_origins == ("https://a.example", "http://localhost:3000")
+
+
 def test_an_empty_value_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEARTBEAT_SECONDS", "")
 
@@ -91,7 +99,7 @@ def test_the_defaults_are_those_of_the_readme() -> None:
     for name, field in Settings.model_fields.items():
         assert name.upper() in table, f"{name.upper()} is not in the README"
         documented, default = table[name.upper()], field.get_default()
-        if default is None:
+        if default is None or default == ():
             assert documented == "none"
         elif isinstance(default, bool):
             assert documented == str(default).lower()

@@ -25,7 +25,8 @@ BELOW = {
     "settings": set[str](),
     "model": set[str](),
 }
-FOREIGN = re.compile(r"azure|azurefunctions|agent_framework|fastapi|starlette")
+# The identity with which Redis is signed in to is no part of Functions.
+FOREIGN = re.compile(r"azure(?!\.(core|identity)\b)|azurefunctions|agent_framework|fastapi|starlette")
 THE_SAMPLE = [*REPOSITORY.glob("*.py"), *(REPOSITORY / "travel_planner").rglob("*.py")]
 
 

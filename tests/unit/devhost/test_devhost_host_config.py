@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from devhost.functions import Trigger
-from devhost.host_config import HostConfigError, load_local_settings, read_host_config
+from devhost.host_config import Cors, HostConfigError, load_local_settings, read_cors, read_host_config
 
 
 def write(directory: Path, name: str, content: Any) -> None:
@@ -65,3 +65,15 @@ def test_the_environment_wins_over_local_settings(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("FROM_FILE")
     load_local_settings(tmp_path)
     assert (os.environ["FROM_FILE"], os.environ["FROM_BOTH"]) == ("file", "environment")
+
+
+def test_cors_is_left_to_the_app_where_nothing_is_said(tmp_path: Path) -> None:
+    assert read_cors(tmp_path) == Cors()
+    write(tmp_path, "local.settings.json", {"Values": {}})
+    assert read_cors(tmp_path) == Cors()
+
+
+def test_cors(tmp_path: Path) -> None:
+    host = {"CORS": "https://a.example/, http://localhost:3000", "CORSCredentials": True}
+    write(tmp_path, "local.settings.json", {"Host": host})
+    assert read_cors(tmp_path) == Cors(("https://a.example", "http://localhost:3000"), credentials=True)
