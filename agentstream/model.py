@@ -206,6 +206,15 @@ class RunResult(BaseModel):
         return DONE if self.code is None else Outcome.failure(self.code, correlation_id)
 
 
+class CommittedMessage(BaseModel):
+    """One message of a conversation; ``created_at`` in ISO 8601, UTC."""
+
+    role: str
+    text: str
+    correlation_id: str | None
+    created_at: str
+
+
 class Look(NamedTuple):
     """What a stopped attempt sees of its run.
 

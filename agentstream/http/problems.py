@@ -10,9 +10,11 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, Response
 from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
+from agentstream.http.bodies import Problem
 from agentstream.model import DurableUnavailableError
 from agentstream.stream.handler import OverloadedError
 
+PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = f"Try again in {RETRY_AFTER_SECONDS} seconds."
 
@@ -36,8 +38,8 @@ class ProblemError(Exception):
 
     def response(self) -> Response:
         # With the type about:blank, the title is the status's phrase (RFC 9457, section 4.2.1).
-        body = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        return JSONResponse(body, self.status, self.headers, "application/problem+json")
+        body = Problem(title=self.status.phrase, status=self.status, detail=self.detail)
+        return JSONResponse(body.model_dump(), self.status, self.headers, PROBLEM_MEDIA_TYPE)
 
 
 def not_now(detail: str) -> ProblemError:

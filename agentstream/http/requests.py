@@ -8,6 +8,7 @@ from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Request
 
+from agentstream.http.bodies import UNSUPPORTED_OPTIONS
 from agentstream.http.problems import ProblemError
 from agentstream.model import (
     FIRST_CURSOR,
@@ -23,17 +24,6 @@ from agentstream.stream.text import well_formed
 
 # Ours, and the framework's newer and older names for a conversation.
 CONVERSATION_NAMES = ("conversation_id", "session_id", "sessionId", "thread_id")
-# What the framework's own route takes, and its next version will, and this one does not: to ignore it would be to do
-# something else than was asked for.
-UNSUPPORTED_OPTIONS = (
-    "role",
-    "response_format",
-    "enable_tool_calls",
-    "request_response_format",
-    "options",
-    "waitForResponse",
-    "correlationId",
-)
 # What ``include`` calls the further kinds of events.
 INCLUDES = {
     "tools": frozenset((TOOL_CALL, TOOL_RESULT)),
@@ -111,15 +101,20 @@ def parse_optional_id(request: Request, name: str) -> str | None:
 
 def parse_resume_cursor(request: Request) -> str:
     """Return where to resume: ``Last-Event-ID``, which a browser sends when it reconnects, wins over ``cursor``."""
-    cursor = request.headers.get("last-event-id") or request.query_params.get("cursor")
+    given = (request.headers.get("last-event-id"), request.query_params.get("cursor"))
     try:
-        return parse_cursor(cursor) if cursor else FIRST_CURSOR
+        # What another one overrules has to be right, too.
+        return next(iter([parse_cursor(cursor) for cursor in given if cursor]), FIRST_CURSOR)
     except ValueError:
         raise bad_request("The cursor is not valid: send the id of an event, such as 1734649123456-0.") from None
 
 
 def parse_boolean(name: str, value: str | bool) -> bool:
-    """Return the value of a parameter that is true or false."""
+    """Return the value of a parameter that is true or false.
+
+    Raises:
+        ProblemError: 400, it is neither.
+    """
     parsed = value if isinstance(value, bool) else _BOOLEANS.get(value.strip().lower())
     if parsed is None:
         raise bad_request(f"{name} is not valid: send true or false.")
@@ -219,13 +214,18 @@ def _conversation_id(request: Request, body: Mapping[str, Any]) -> str | None:
 
 
 def _wait(request: Request, body: Mapping[str, Any]) -> bool:
-    header = request.headers.get(WAIT_HEADER)
-    if header is not None:
-        return parse_boolean(WAIT_HEADER, header)
-    value = request.query_params.get("wait_for_response", body.get("wait_for_response"))
-    if value is None:
-        return False
-    return parse_boolean("wait_for_response", value if isinstance(value, str | bool) else "")
+    places = (
+        (WAIT_HEADER, request.headers.get(WAIT_HEADER)),
+        ("wait_for_response", request.query_params.get("wait_for_response")),
+        ("wait_for_response", body.get("wait_for_response")),
+    )
+    # What another place overrules has to be right, too.
+    given = [
+        parse_boolean(name, value if isinstance(value, str | bool) else "")
+        for name, value in places
+        if value is not None
+    ]
+    return given[0] if given else False
 
 
 def _idempotency_key(request: Request) -> str | None:

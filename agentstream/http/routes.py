@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -13,6 +13,8 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextRespon
 from redis.exceptions import RedisError
 
 from agentstream.http.ag_ui_routes import AgUiRoutes
+from agentstream.http.bodies import Accepted, AgentName, Answered, Conversation, Health, RedisHealth
+from agentstream.http.openapi import describe
 from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
@@ -64,7 +66,10 @@ def create_http_functions(
     origins = Origins(settings.allowed_origins)
     blueprint = df.Blueprint()
 
+    described: dict[tuple[str, str], str] = {}
+
     def register(handler: Any, method: str, route: str, **options: Any) -> None:
+        described[method, route] = handler.__name__
         function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
         blueprint.route(route=route, methods=[method], **options)(function)
 
@@ -77,6 +82,8 @@ def create_http_functions(
     register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
     register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
+    register(routes.get_openapi, "GET", "openapi.json", auth_level=func.AuthLevel.ANONYMOUS)
+    routes.description = describe(described, service.agents, service.prefix)
     if settings.allowed_origins:
 
         async def answer_preflight(req: Request, client: df.DurableOrchestrationClient) -> Response:
@@ -92,6 +99,7 @@ class _Routes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.description: dict[str, Any] = {}
 
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agents/{agent_name}/run``"""
@@ -163,9 +171,7 @@ class _Routes:
         except UnknownRunError:
             detail = "There is no conversation of this conversation_id."
             raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
-        return JSONResponse(
-            {"conversation_id": conversation_id, "messages": [message.model_dump() for message in messages]}
-        )
+        return JSONResponse(Conversation(conversation_id=conversation_id, messages=messages).model_dump())
 
     async def delete_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``DELETE /api/agent/conversations/{conversation_id}``"""
@@ -184,17 +190,20 @@ class _Routes:
             async with asyncio.timeout(HEALTH_SECONDS), await self._service.get_stream() as stream:
                 latency_ms = round(await stream.ping(), 3)
         healthy = latency_ms is not None
-        body = {
-            "status": "healthy" if healthy else "degraded",
-            "agents": [{"name": name} for name in self._service.agents],
-            "redis": {"status": "healthy" if healthy else "unavailable", "latency_ms": latency_ms},
-        }
-        return JSONResponse(body, HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+        body = Health(
+            status="healthy" if healthy else "degraded",
+            agents=[AgentName(name=name) for name in self._service.agents],
+            redis=RedisHealth(status="healthy" if healthy else "unavailable", latency_ms=latency_ms),
+        )
+        return JSONResponse(body.model_dump(), HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def get_openapi(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/openapi.json``"""
+        return JSONResponse(self.description)
 
     def _accepted_response(self, run: RunInput) -> Response:
-        ids = self._ids(run)
-        body = {"status": "accepted", "response": "Agent request accepted", **ids}
-        return JSONResponse(body, HTTPStatus.ACCEPTED, {"Location": ids["stream_url"]})
+        body = Accepted.model_validate(self._ids(run))
+        return JSONResponse(body.model_dump(), HTTPStatus.ACCEPTED, {"Location": body.stream_url})
 
     def _ended_response(self, req: Request, run: RunInput, ended: RunView) -> Response:
         if ended.error is not None:
@@ -204,8 +213,8 @@ class _Routes:
         text = ended.response or ""
         if _prefers_plain_text(req):
             return PlainTextResponse(text, headers={"x-conversation-id": run.conversation_id})
-        said = "success" if ended.status is RunStatus.COMPLETED else ended.status
-        return JSONResponse({"status": said, "response": text, **self._ids(run)})
+        said: Literal["success", "cancelled"] = "success" if ended.status is RunStatus.COMPLETED else "cancelled"
+        return JSONResponse(Answered(status=said, response=text, **self._ids(run)).model_dump())
 
     def _ids(self, run: RunInput) -> dict[str, str]:
         stream = f"{self._service.prefix}/agent/stream/{run.conversation_id}"

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from agentstream.agent_events import committed_pieces
 from agentstream.agent_memory import AgentMemory, entry_contents, entry_text, is_error
-from agentstream.model import DurableUnavailableError, Piece, RunInput, RunResult, RunStatus
+from agentstream.model import CommittedMessage, DurableUnavailableError, Piece, RunInput, RunResult, RunStatus
 from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.text import well_formed
 
@@ -33,15 +33,6 @@ STATE_READS = 3
 CUT_OFF = (df.OrchestrationRuntimeStatus.Failed, df.OrchestrationRuntimeStatus.Terminated)
 
 T = TypeVar("T")
-
-
-class CommittedMessage(BaseModel):
-    """One message of a conversation; ``created_at`` in ISO 8601, UTC."""
-
-    role: str
-    text: str
-    correlation_id: str | None
-    created_at: str
 
 
 class CommittedRun(BaseModel):

@@ -13,17 +13,19 @@ from agentstream.model import (
     ERROR_MESSAGES,
     FIRST_CURSOR,
     FURTHER_KINDS,
+    CommittedMessage,
     DurableUnavailableError,
     ErasedError,
     OpenRunError,
     RunEndedError,
     RunInput,
+    RunRecord,
     RunRequest,
     RunResult,
     RunStatus,
     UnknownRunError,
 )
-from agentstream.runs.committed import CommittedMessage, CommittedRun
+from agentstream.runs.committed import CommittedRun
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.runs.starter import RunStarter
@@ -208,13 +210,16 @@ class ConversationHandle:
         Raises:
             UnknownRunError: Nobody knows the conversation.
         """
-        messages = await self.runs.both.committed.messages(self.conversation_id)
+        # First, so that a run whose answer is committed meanwhile is among one or the other.
+        runs: dict[str, RunRecord] = {}
+        problem: RedisError | None = None
         try:
             runs = await self.runs.both.stream.runs(self.conversation_id)
-        except RedisError:
-            if not messages:
-                raise
-            return messages
+        except RedisError as error:
+            problem = error
+        messages = await self.runs.both.committed.messages(self.conversation_id)
+        if not messages and problem:
+            raise problem
         if not messages and not runs:
             raise UnknownRunError(self.conversation_id)
         known = {message.correlation_id for message in messages}
@@ -237,13 +242,7 @@ class ConversationHandle:
         committed = self.runs.both.committed
         messages = await committed.messages(self.conversation_id)
         before = itertools.takewhile(lambda message: message.correlation_id != correlation_id, messages)
-        run = await committed.run(correlation_id)
-        if run is None:
-            return list(before)
-        asked = CommittedMessage(
-            role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at
-        )
-        return [*before, asked]
+        return [*before, *await self._asked(correlation_id)]
 
     async def open_run(self) -> str | None:
         """Return the correlation_id of the run that is open, the oldest where others wait for it; None without one."""

@@ -1,0 +1,62 @@
+"""The description of the API is true: what it allows is served, what it forbids refused, nothing else answered."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from devhost.testing import HostProcess
+from tests.app import App
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def quick_app(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    """An app whose streams end soon, on the offline planner, which answers any message."""
+    env = {
+        "REDIS_CONNECTION_STRING": redis_url,
+        "STREAM_MAX_SECONDS": "1",
+        "WAIT_FOR_RESPONSE_SECONDS": "1",
+        "OFFLINE_TOKENS_PER_SECOND": "5000",
+    }
+    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
+        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
+            yield App(host, client)
+
+
+async def test_every_generated_request_is_answered_as_described(quick_app: App) -> None:
+    command = [SCHEMATHESIS, "--config-file", CONFIG, "run", f"{quick_app.host.base_url}/api/openapi.json"]
+    options = [
+        "--max-examples",
+        "6",
+        "--workers",
+        "4",
+        "--request-timeout",
+        "30",
+        "--generation-deterministic",
+        "--no-color",
+    ]
+
+    run = await asyncio.create_subprocess_exec(*command, *options, stdout=PIPE, stderr=STDOUT)
+    async with asyncio.timeout(200):
+        printed, _ = await run.communicate()
+
+    assert run.returncode == 0, printed.decode()
+
+
+async def test_the_description_names_the_agents_and_where_the_routes_are(app: App) -> None:
+    description = (await app.client.get("/api/openapi.json")).json()
+
+    assert description["openapi"] == "3.1.0"
+    assert description["servers"] == [{"url": "/api"}]
+    [agent] = description["paths"]["/agents/{agent_name}/run"]["post"]["parameters"][:1]
+    assert agent["schema"] == {"enum": ["TravelPlanner"]}
