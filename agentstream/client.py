@@ -208,8 +208,8 @@ class Run:
                 async for event in events:
                     if event.retry is not None:
                         patience.base_seconds = event.retry / 1000
-                    # Any block of lines is an event to the decoder; the server's all have a name.
-                    if event.event:
+                    # Any block of lines is an event to the decoder; the server's each have an id of their own.
+                    if event.id not in ("", self.last_event_id):
                         yield StreamEvent(event.id, event.event, event.data)
 
     def _take(self, event: StreamEvent) -> None:

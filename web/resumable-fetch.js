@@ -292,15 +292,16 @@ class Connection {
   }
 
   /**
-   * Wait for something that this connection's signal ends.
+   * Wait for what this connection brings, at most until its signal ends it: what is under it may miss the signal.
    * @template T
    * @param {Promise<T>} promise
+   * @returns {Promise<T>}
    */
   async beforeSilence(promise) {
     const silence = new Error(`the server said nothing for ${this.silenceMs / 1000} s`);
     const timer = setTimeout(() => this.#dead.abort(silence), this.silenceMs);
     try {
-      return await promise;
+      return await unlessAborted(promise, this.signal);
     } finally {
       clearTimeout(timer);
     }
@@ -477,23 +478,42 @@ function discard(response) {
 }
 
 /**
- * @param {number} ms
- * @param {AbortSignal} signal Ends it early, by its reason.
- * @returns {Promise<void>}
+ * Wait for the promise, at most until the signal is aborted, by whose reason it then rejects.
+ * @template T
+ * @param {Promise<T>} promise
+ * @param {AbortSignal} signal
+ * @returns {Promise<T>}
  */
-function sleep(ms, signal) {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, ms);
-    signal.addEventListener("abort", stop, { once: true });
+async function unlessAborted(promise, signal) {
+  let stop = () => {};
+  /** @type {Promise<never>} */
+  const aborted = new Promise((_, reject) => {
+    stop = () => reject(signal.reason);
+    signal.addEventListener("abort", stop);
     if (signal.aborted) stop();
   });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/**
+ * @param {number} ms
+ * @param {AbortSignal} signal Ends it early, by its reason.
+ */
+async function sleep(ms, signal) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const pause = new Promise((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  try {
+    await unlessAborted(pause, signal);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Return a new key; `crypto.randomUUID` is for secure contexts only. */

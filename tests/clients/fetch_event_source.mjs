@@ -1,6 +1,7 @@
-// `@microsoft/fetch-event-source`. Plan: {url}.
+// `@microsoft/fetch-event-source`. Plan: {url, resumable?}: whether it reads through `resumableFetch`.
 import { fetchEventSource } from "@microsoft/fetch-event-source";
 
+import { resumableFetch } from "./resumable_fetch_module.mjs";
 import { TERMINAL, plan, print } from "./script.mjs";
 
 // It is made for a page, and asks it whether it is shown.
@@ -12,6 +13,7 @@ class Refused extends Error {}
 const stop = new AbortController();
 await fetchEventSource(plan.url, {
   signal: stop.signal,
+  fetch: plan.resumable ? resumableFetch() : fetch,
   async onopen(response) {
     if (response.ok && response.status !== 204) return;
     // Its own check takes a 204 for a mistake of the server.

@@ -58,7 +58,9 @@ class Script:
         self.lines: list[Line] = []
         self._process = process
         self._errors = ""
+        self._changed = asyncio.Event()
         self._output = asyncio.gather(self._read_lines(), self._read_errors())
+        self._output.add_done_callback(lambda _: self._changed.set())
 
     async def printed(self, count: int, seconds: float = 20) -> list[Line]:
         """Wait until it has printed so many lines, and return all that there are.
@@ -89,6 +91,22 @@ class Script:
                 raise ScriptFailedError(f"{self.lines}\n{self._errors}")
         return self.lines
 
+    async def __aiter__(self) -> AsyncIterator[Line]:
+        """Yield each line as it is printed, up to its end.
+
+        Raises:
+            ScriptFailedError: It ended with an exception.
+        """
+        told = 0
+        while not self._output.done() or told < len(self.lines):
+            if told == len(self.lines):
+                await self._changed.wait()
+                self._changed.clear()
+            else:
+                told += 1
+                yield self.lines[told - 1]
+        await self.finish()
+
     async def aclose(self) -> None:
         """End it, where it still runs."""
         with contextlib.suppress(ProcessLookupError):
@@ -100,6 +118,7 @@ class Script:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.lines.append(json.loads(line))
+            self._changed.set()
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -36,9 +37,6 @@ class Answer:
             lines.append("Transfer-Encoding: chunked")
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode()
-
-
-NOTHING_FOLLOWS = Answer(status=HTTPStatus.NO_CONTENT, headers={})
 
 
 @dataclass(frozen=True)
@@ -123,3 +121,15 @@ def event(cursor: str, kind: str, data: str) -> bytes:
     """Return an event as the app writes it."""
     lines = "".join(f"data: {line}\n" for line in data.split("\n"))
     return f"id: {cursor}\nevent: {kind}\n{lines}\n".encode()
+
+
+def problem(status: int, detail: str, **headers: str) -> Answer:
+    """Return a refusal (RFC 9457)."""
+    body = json.dumps({"type": "about:blank", "title": "", "status": status, "detail": detail})
+    return Answer(body.encode(), status, {"Content-Type": "application/problem+json", **headers})
+
+
+NOTHING_FOLLOWS = Answer(status=HTTPStatus.NO_CONTENT, headers={})
+# The server's word for how soon to come back, so that tests need not wait.
+SOON = b"retry: 1\n\n"
+A, B, DONE = event("1-0", "message", "a"), event("2-0", "message", "b\n"), event("3-0", "done", "[DONE]")

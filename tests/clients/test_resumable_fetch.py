@@ -1,7 +1,6 @@
 """``resumableFetch`` and a server that has bad days."""
 
 import itertools
-import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -10,21 +9,24 @@ from typing import Any
 import pytest
 
 from tests.clients.harness import Line, needs_node, run_script
-from tests.clients.scripted_server import EVENT_STREAM, NOTHING_FOLLOWS, Answer, ScriptedServer, event
+from tests.clients.scripted_server import (
+    DONE,
+    EVENT_STREAM,
+    NOTHING_FOLLOWS,
+    SOON,
+    A,
+    Answer,
+    B,
+    ScriptedServer,
+    event,
+    problem,
+)
 from tests.waiting import eventually
 
 pytestmark = [needs_node, pytest.mark.asyncio]
 
-A, B, DONE = event("1-0", "message", "a"), event("2-0", "message", "b\n"), event("3-0", "done", "[DONE]")
-# The server's word for how soon to come back, so that tests need not wait.
-SOON = b"retry: 1\n\n"
 RUN = "/stream?correlation_id=r"
 POST = {"method": "POST", "body": "{}", "headers": {"Content-Type": "application/json", "x-functions-key": "k"}}
-
-
-def problem(status: int, detail: str, **headers: str) -> Answer:
-    body = json.dumps({"type": "about:blank", "title": "", "status": status, "detail": detail})
-    return Answer(body.encode(), status, {"Content-Type": "application/problem+json", **headers})
 
 
 @asynccontextmanager
@@ -53,7 +55,7 @@ def data(lines: list[Line]) -> list[str]:
 
 @pytest.mark.parametrize("end", ["clean", "cut"])
 async def test_a_response_that_ends_before_the_stream_is_resumed_after_its_last_whole_event(end: Any) -> None:
-    async with serving(Answer(SOON + A + B[:-1], end=end), Answer(B, end=end), Answer(DONE)) as server:
+    async with serving(Answer(A + SOON + B[:-1], end=end), Answer(B, end=end), Answer(DONE)) as server:
         lines = await read(server, init={"headers": {"x-functions-key": "k", "Last-Event-ID": "0-1"}})
 
     assert data(lines) == ["a", "b\n", "[DONE]"]
@@ -281,6 +283,12 @@ async def test_nothing_is_read_before_it_is_asked_for() -> None:
     [line] = await run_script("resumable_fetch_pulls")
 
     assert line == {"pieces": 3, "pulls": 3}
+
+
+async def test_a_reader_may_leave_though_what_is_under_it_misses_the_signal() -> None:
+    [line] = await run_script("resumable_fetch_deaf")
+
+    assert line == {"error": "AbortError"}
 
 
 async def test_its_types_are_right() -> None:
