@@ -19,6 +19,8 @@ let conversation = "";
 let turns = [];
 /** What the reader is told that is not of a run. */
 let notice = "";
+/** @type {Promise<void> | undefined} */
+let listing;
 let isSending = false;
 let isAtEnd = true;
 let frame = 0;
@@ -30,6 +32,7 @@ async function open(id) {
   const response = await send(`agent/conversations/${encodeURIComponent(id)}`);
   if (!response.ok) throw await problemOf(response);
   const { messages } = await response.json();
+  await listAgents();
   if (conversation !== id) return;
   agent.value = conversations().find((known) => known.id === id)?.agent ?? agent.value;
   for (const { role, text, correlation_id: correlationId } of messages) {
@@ -51,6 +54,7 @@ function leaveFor(id) {
 
 /** Send what is in the field. */
 async function ask() {
+  await listAgents();
   const [message, startedAt, before] = [field.value, performance.now(), conversation];
   const body = JSON.stringify({ message, conversation_id: before || undefined });
   const request = { method: "POST", body, headers: { "Content-Type": "application/json" } };
@@ -122,9 +126,16 @@ function askForKey() {
   });
 }
 
-async function listAgents() {
+function listAgents() {
+  return (listing ??= fetchAgents().catch((error) => {
+    listing = undefined;
+    throw error;
+  }));
+}
+
+async function fetchAgents() {
   const { agents } = await (await send("health")).json();
-  for (const { name } of agents) agent.append(element("option", {}, name));
+  agent.replaceChildren(...agents.map(({ name }) => element("option", {}, name)));
   agent.hidden = agents.length < 2;
 }
 
@@ -173,4 +184,5 @@ history_.addEventListener("click", (/** @type {any} */ event) => (history_.open 
 main.addEventListener("scroll", () => (isAtEnd = main.scrollHeight - main.scrollTop - main.clientHeight < END_PX));
 addEventListener("hashchange", openAddress);
 
-attempt(listAgents).then(openAddress);
+openAddress();
+attempt(listAgents);

@@ -15,7 +15,8 @@ _REASON = why_not()
 if _REASON is not None:
     pytest.skip(_REASON, allow_module_level=True)
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect  # noqa: E402
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page  # noqa: E402
+from playwright.async_api import expect as expect  # noqa: E402
 
 WAIT_MS = 15_000
 ENDS = re.compile(r"^(done|cancelled)$")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,9 +49,10 @@ async def model(replies: Replies) -> AsyncIterator[ModelServer]:
 
 @pytest.fixture(scope="session")
 def host(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
-    """The app with a model that replies as it is told."""
+    """The app with a model that replies as it is told, and with a second agent."""
     env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url, "HEARTBEAT_SECONDS": "1"}
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env | {"DEVHOST_LEASE_SECONDS": "1"}) as host:
+    env["DEVHOST_LEASE_SECONDS"] = "1"
+    with HostProcess(tmp_path_factory.mktemp("state"), app_dir=Path(__file__).parent / "app", env=env) as host:
         yield host
 
 
@@ -58,7 +60,7 @@ def host(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFa
 def planner(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
     """The app with the offline planner."""
     env = {"REDIS_CONNECTION_STRING": redis_url, "REDIS_KEY_PREFIX": "planner", "OFFLINE_TOKENS_PER_SECOND": "100"}
-    with HostProcess(tmp_path_factory.mktemp("planner"), env=env | {"DEVHOST_LEASE_SECONDS": "1"}) as host:
+    with HostProcess(tmp_path_factory.mktemp("planner"), env=env) as host:
         yield host
 
 

@@ -12,13 +12,12 @@ from tests.browser.chat import Chat, expect
 from tests.browser.conftest import NewVisit, Replies
 from tests.model_server import Reply, says
 from tests.proxy import Proxy
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-WORDS = tuple(f"word{number} " for number in range(60))
+WORDS = tuple(f"word{number} " for number in range(50))
 TEXT = "".join(WORDS).strip()
-SLOW = Reply(WORDS, delay_seconds=0.04)
+SLOW = Reply(WORDS, delay_seconds=0.03)
 
 
 async def committed(chat: Chat) -> list[dict[str, Any]]:
@@ -89,7 +88,7 @@ async def test_connections_that_are_cut_cost_nothing(host: HostProcess, replies:
     async with Proxy(host.port) as proxy, new_visit(f"http://127.0.0.1:{proxy.port}") as visit:
         chat = await visit.tab()
         await chat.send("a bad network")
-        for number in (5, 20, 40):
+        for number in (5, 15, 25):
             await chat.says(f"word{number} ")
             proxy.reset_connections()
         with proxy.outage():
@@ -106,7 +105,7 @@ async def test_reloaded_twice_it_goes_on_where_it_was(host: HostProcess, replies
     async with new_visit(host.base_url) as visit:
         chat = await visit.tab()
         await chat.send("reload me")
-        for number in (5, 30):
+        for number in (5, 20):
             await chat.says(f"word{number} ")
             await chat.page.reload()
             await expect(chat.status).to_have_text("live")
@@ -154,7 +153,7 @@ async def test_stopped_it_keeps_what_was_said(host: HostProcess, replies: Replie
 async def test_an_error_is_told_and_the_next_message_works(
     host: HostProcess, replies: Replies, new_visit: NewVisit
 ) -> None:
-    replies["fail"] = Reply(status=500)
+    replies["fail"] = Reply(status=400)
     replies["and now"] = says("Fine.")
     async with new_visit(host.base_url) as visit:
         chat = await visit.tab()
@@ -175,7 +174,7 @@ async def test_a_killed_host_that_starts_again_is_waited_for(
     async with new_visit(host.base_url) as visit:
         chat = await visit.tab()
         await chat.send("kill it")
-        await chat.says("word20 ")
+        await chat.says("word10 ")
 
         await asyncio.to_thread(host.kill)
         await expect(chat.status).to_have_text(re.compile("^reconnecting from"))
@@ -287,10 +286,13 @@ async def test_a_message_that_the_app_refuses_stays_in_the_field(host: HostProce
         visit.forgive_broken_connections()
 
 
-async def test_usage_and_reasoning_are_shown(host: HostProcess, replies: Replies, new_visit: NewVisit) -> None:
+async def test_another_agent_is_chosen_and_its_reasoning_and_usage_shown(
+    host: HostProcess, replies: Replies, new_visit: NewVisit
+) -> None:
     replies["think"] = Reply(("Forty-two.",), reasoning=("Let me ", "think."), usage=(7, 35))
     async with new_visit(host.base_url) as visit:
         chat = await visit.tab()
+        await chat.page.get_by_label("Agent").select_option("Thinker")
         await chat.ask("think")
 
         reasoning = chat.answers.locator("details")
@@ -299,3 +301,6 @@ async def test_usage_and_reasoning_are_shown(host: HostProcess, replies: Replies
         await expect(reasoning).to_contain_text("Let me think.")
         await expect(chat.page.locator("#figures")).to_contain_text("42 tokens")
         assert await chat.text() == "Forty-two."
+
+        await chat.page.reload()
+        await expect(chat.page.get_by_label("Agent")).to_have_value("Thinker")
