@@ -26,13 +26,23 @@ const marked = new Marked({
       const level = Math.min(depth + 1, 6);
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
     },
+    // HTML is shown as it is written. Parsed, it would break the page's policy even where nothing of it is kept.
+    html: ({ text, block }) => (/^<br\s*\/?>$/i.test(text) ? "<br>" : block ? `<p>${escape(text)}</p>` : escape(text)),
+    image: ({ text }) => escape(text),
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   },
 });
+
+/** @param {string} text */
+function escape(text) {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
 
 /** An element that shows Markdown, of which it renders the blocks that have changed. */
 export class Markdown {
   element = Object.assign(document.createElement("div"), { className: "markdown" });
   #shown = "";
+  #isWhole = false;
   /** What can no longer change, because another block has begun after it: how much of the text, in how many blocks. */
   #closedLength = 0;
   #closedBlocks = 0;
@@ -45,12 +55,16 @@ export class Markdown {
    */
   show(text, isWhole) {
     text = text.replace(/\r\n?/g, "\n");
-    // A link may be used before it is defined.
-    const again = !text.startsWith(this.#shown) || (isWhole && Object.keys(this.#links).length > 0);
-    if (text === this.#shown && !again) return;
-    if (again) this.#closedLength = this.#closedBlocks = 0;
-    this.#shown = text;
-    const tokens = this.#tokens(text.slice(this.#closedLength));
+    if (text === this.#shown && isWhole === this.#isWhole) return;
+    if (!text.startsWith(this.#shown)) this.#closedLength = this.#closedBlocks = 0;
+    [this.#shown, this.#isWhole] = [text, isWhole];
+    let tokens = this.#tokens(text.slice(this.#closedLength));
+    if (isWhole && Object.keys(this.#links).length) {
+      // A link may be used before it is defined, and what began as a definition need not have become one.
+      this.#closedLength = this.#closedBlocks = 0;
+      this.#links = {};
+      tokens = this.#tokens(text);
+    }
     const blocks = tokens.filter(({ type }) => type !== "space");
     this.#render(blocks);
     const last = tokens.lastIndexOf(blocks[blocks.length - 1]);

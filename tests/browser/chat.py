@@ -122,7 +122,7 @@ async def visit(browser: Browser, origin: str, **options: Any) -> AsyncIterator[
     try:
         visit = Visit(context, origin)
         yield visit
-        assert visit.errors == []
-        assert visit.foreign == []
+        assert not visit.errors, visit.errors
+        assert not visit.foreign, visit.foreign
     finally:
         await context.close()
