@@ -86,9 +86,26 @@ export class Markdown {
     const { children } = this.element;
     blocks.forEach((block, number) => {
       const at = this.#closedBlocks + number;
-      if (at === children.length) this.element.append(document.createElement("div"));
-      children[at].replaceChildren(DOMPurify.sanitize(marked.parser([block]), RULES));
+      const shown = document.createElement("div");
+      if (block.type === "heading") block.depth = Math.min(block.depth, this.#depthBefore(at) + 1);
+      // A table may be wider than the page: it is scrolled, by the keyboard, too.
+      if (block.type === "table") Object.assign(shown, { tabIndex: 0, role: "group", ariaLabel: "Table" });
+      shown.append(DOMPurify.sanitize(marked.parser([block]), RULES));
+      if (children[at]) children[at].replaceWith(shown);
+      else this.element.append(shown);
     });
     while (children.length > this.#closedBlocks + blocks.length) children[children.length - 1].remove();
+  }
+
+  /**
+   * @param {number} at
+   * @returns {number} How deep the last title before that block is, so that none is left out; 0 where there is none.
+   */
+  #depthBefore(at) {
+    while (at--) {
+      const found = /^H(\d)$/.exec(this.element.children[at].firstElementChild?.tagName ?? "");
+      if (found) return Number(found[1]) - 1;
+    }
+    return 0;
   }
 }

@@ -54,8 +54,10 @@ FORBIDDEN = """(root) => [...root.querySelectorAll("*")].flatMap((node) => {
   const found = tags.split(" ").includes(node.tagName) ? [] : [node.tagName];
   const isOut = /^(https?|mailto):/i.test(node.getAttribute("href") ?? "");
   for (const { name, value } of node.attributes) {
-    const isOfLink = node.tagName === "A" && { href: isOut, rel: value === "noopener noreferrer", target: value === "_blank" }[name];
-    if (!isOfLink && !["align", "start", "title"].includes(name)) found.push(`${node.tagName} ${name}=${value}`);
+    const link = { href: isOut, rel: value === "noopener noreferrer", target: value === "_blank" };
+    const table = { tabindex: value === "0", role: value === "group", "aria-label": value === "Table" };
+    const own = node.tagName === "A" ? link : node.matches(".markdown > div") ? table : {};
+    if (!own[name] && !["align", "start", "title"].includes(name)) found.push(`${node.tagName} ${name}=${value}`);
   }
   if (isOut && !(node.rel && node.target)) found.push("a link without rel");
   return found;
