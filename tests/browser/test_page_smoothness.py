@@ -77,3 +77,27 @@ async def test_it_follows_the_end_only_while_the_reader_is_there(
 
         assert await conversation.evaluate(distance) < 40
         await expect(chat.answers.last).to_contain_text("line 149")
+
+
+async def test_what_replaces_a_text_and_is_shorter_for_a_while_makes_no_jump(
+    host: HostProcess, new_visit: NewVisit
+) -> None:
+    async with new_visit(host.base_url) as visit:
+        chat = await visit.tab()
+        await chat.measure("""async () => {
+          const { Answer } = await import("/api/chat/answer.js");
+          const main = document.getElementById("conversation");
+          const text = Array.from({ length: 100 }, (_, number) => `line ${number}`).join("\\n\\n");
+          const answer = new Answer();
+          const show = (text, resets) => answer.show({ parts: [{ kind: "text", text }], resets, isOver: false });
+          main.append(answer.article);
+          show(text, 0);
+          main.scrollTo(0, 500);
+          answer.show({ parts: [], resets: 1, isOver: false });
+          await new Promise(requestAnimationFrame);
+          show(text.slice(0, 30), 1);
+          await new Promise(requestAnimationFrame);
+        }""")
+
+        assert await chat.page.locator("#conversation").evaluate("(main) => main.scrollTop") == 500
+        assert await chat.text() == "line 0\n\nline 1\n\nline 2\n\nline 3"
