@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 CLIENTS := tests/clients
 CLIENTS_READY := $(CLIENTS)/node_modules/.ready
 PORT ?= 7071
+# Tests mostly wait for processes that they start; a worker that has none left takes some of another's.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 define TRY
 
@@ -47,10 +50,10 @@ run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis in
 	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
 test: $(READY) $(CLIENTS_READY) ## every test that needs no network; of JavaScript clients, too, where Node.js 20 or newer is
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 unit: $(READY) ## the tests that start no host
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))

@@ -27,6 +27,8 @@ from agentstream.stream.text import well_formed
 # Under this name the state's extension data holds the time up to which the conversation was erased, in ms since the
 # epoch.
 ERASED = "erasedSince"
+# And under this one whose the conversation is.
+OWNER = "owner"
 # What of a committed response a restored stream tells again. Reasoning is kept, but not in a form of its own.
 REPEATED_CONTENTS = (
     DurableAgentStateTextContent,
@@ -61,6 +63,19 @@ class AgentMemory(AgentEntityStateProviderMixin):
     def erased_since(self) -> int:
         """The time up to which the conversation was erased, in ms since the epoch; -1 where it never was."""
         return int((self.state.data.extension_data or {}).get(ERASED, -1))
+
+    @property
+    def owner(self) -> str | None:
+        """Whose the conversation is, None where nobody signed in."""
+        owner: str | None = (self.state.data.extension_data or {}).get(OWNER)
+        return owner
+
+    def give_to(self, owner: str | None) -> None:
+        """Make the conversation this owner's, unless it is somebody's."""
+        state = self.state
+        if owner is not None and self.owner is None:
+            state.data.extension_data = {**(state.data.extension_data or {}), OWNER: owner}
+            self.state = state
 
     def response_to(self, correlation_id: str) -> AgentResponse | None:
         """Return the response that a run has committed, or None."""

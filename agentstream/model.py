@@ -123,21 +123,24 @@ CANCELLED = Outcome(RunStatus.CANCELLED, "cancelled", "[CANCELLED]")
 
 
 class RunRecord(BaseModel):
-    """What Redis holds of a run; times in ms since the epoch."""
+    """What Redis holds of a run; times in ms since the epoch. It does not know the owner of a run that it had lost."""
 
     status: RunStatus
     created: int
     attempt: int
     agent: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Which run a call of the agent belongs to; ``created`` is when it was accepted, in ms since the epoch."""
+    """Which run a call of the agent belongs to, and whose it is; ``created`` is when it was accepted, in ms since the
+    epoch."""
 
     conversation_id: str
     correlation_id: str
     created: int = 0
+    owner: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of an agent's request that carry the run: the only part of it which the framework leaves
@@ -168,7 +171,7 @@ class RunInput(BaseModel):
     """The input of a run's orchestration.
 
     ``created`` is when the run was accepted, in ms since the epoch by the clock of Redis; ``fingerprint`` tells the
-    requests of one idempotency key apart.
+    requests of one idempotency key apart; ``owner`` is the user who is signed in, None where nobody signs in.
     """
 
     agent: str
@@ -178,10 +181,11 @@ class RunInput(BaseModel):
     timeout_seconds: float
     created: int = 0
     fingerprint: str | None = None
+    owner: str | None = None
 
     @property
     def key(self) -> RunKey:
-        return RunKey(self.conversation_id, self.correlation_id, self.created)
+        return RunKey(self.conversation_id, self.correlation_id, self.created, self.owner)
 
 
 class RunResult(BaseModel):
@@ -213,6 +217,16 @@ class CommittedMessage(BaseModel):
     text: str
     correlation_id: str | None
     created_at: str
+
+
+class ListedConversation(BaseModel):
+    """A conversation in its owner's list: ``title`` is the beginning of its first message, ``updated_at`` when its
+    newest run was accepted, in ISO 8601, UTC."""
+
+    conversation_id: str
+    agent: str
+    title: str
+    updated_at: str
 
 
 class Look(NamedTuple):
@@ -249,6 +263,7 @@ class LostRun:
         outcome: How it ended, None while it is open.
         pieces: What is told of it again: its answer, normalized, with the tool calls and results that led to it.
         created: When it was accepted in ms since the epoch, 0 where nobody knows.
+        owner: Whose it is, None where nobody signs in or nobody knows.
     """
 
     correlation_id: str
@@ -256,6 +271,7 @@ class LostRun:
     outcome: Outcome | None
     pieces: Sequence[Piece] = ()
     created: int = 0
+    owner: str | None = None
 
     def events(self, entry_id: str) -> list[Event]:
         """Return the events that tell a follower of a run that has ended, all with this id."""
@@ -270,6 +286,8 @@ class LostRun:
     def to_json(self) -> dict[str, Any]:
         """Return it as the script that restores it takes it."""
         run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent, "created": self.created}
+        if self.owner is not None:
+            run["owner"] = self.owner
         if self.outcome is None:
             return run | {"status": RunStatus.QUEUED}
         ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}

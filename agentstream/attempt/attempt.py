@@ -68,15 +68,19 @@ async def answer_run(
         return committed
     if run.created <= memory.erased_since:
         raise DeadRunError("erased")
+    if memory.owner not in (None, run.owner):
+        # Its request was let pass when Redis had lost whose the conversation is.
+        raise DeadRunError("not_started")
     attempt = _Attempt(agent, run, fallback, max_tool_result_bytes, get_stream)
     answering = memory.copy()
     response = await attempt.answer(answering, request)
     if response is None:
         response = await _answer_of_another(run, get_stream)
-    elif response is attempt.framework_response:
+    if response is attempt.framework_response:
         memory.state = answering.state
-        return response
-    memory.remember(request, response)
+    else:
+        memory.remember(request, response)
+    memory.give_to(run.owner)
     return response
 
 
@@ -125,7 +129,15 @@ class _Attempt(AgentResponseCallbackProtocol):
         return self._agent.get_session(*names, **options)
 
     def run(self, messages: Any = None, *, stream: bool = False, **options: Any) -> Any:
-        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or else without."""
+        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or else without.
+
+        Its tools find out whose run it is in ``FunctionInvocationContext.kwargs["owner"]``, where users sign in.
+        """
+        if self._run.owner is not None:
+            options["function_invocation_kwargs"] = {
+                **(options.get("function_invocation_kwargs") or {}),
+                "owner": self._run.owner,
+            }
         if stream:
             updates = self._agent.run(messages, stream=True, **options)
             # An agent that does not stream raises, and has not called its model.

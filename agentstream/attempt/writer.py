@@ -112,6 +112,8 @@ class AttemptWriter:
 
     async def drain(self) -> None:
         """Wait while too much is pending and Redis answers, which keeps memory bounded at the pace of Redis."""
+        if self._pending_characters <= HIGH_WATER_CHARACTERS:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while self._pending_characters > HIGH_WATER_CHARACTERS and self._answered and self._is_writing:
@@ -232,9 +234,12 @@ class AttemptWriter:
 
     async def _wait_for_chunks(self) -> None:
         self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                await self._wake.wait()
+        # Not asyncio.timeout, which costs more, and a chunk comes first nearly always.
+        timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _obey(self, verdict: Verdict) -> None:
         if self.verdict is Verdict.CONTINUE and verdict is not Verdict.CONTINUE:

@@ -127,7 +127,7 @@ def parse_include(request: Request) -> frozenset[str]:
     Raises:
         ProblemError: 400, it names anything else.
     """
-    names = {name.strip() for value in request.query_params.getlist("include") for name in value.split(",")} - {""}
+    names = {name for value in request.query_params.getlist("include") if value for name in value.split(",")}
     if not names <= INCLUDES.keys():
         known = ", ".join(INCLUDES)
         raise bad_request(f"include is not valid: send a comma-separated list of {known}, or leave it out.")

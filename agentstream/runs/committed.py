@@ -17,7 +17,16 @@ from pydantic import BaseModel
 
 from agentstream.agent_events import committed_pieces
 from agentstream.agent_memory import AgentMemory, entry_contents, entry_text, is_error
-from agentstream.model import CommittedMessage, DurableUnavailableError, Piece, RunInput, RunResult, RunStatus
+from agentstream.model import (
+    CommittedMessage,
+    DurableUnavailableError,
+    ListedConversation,
+    Piece,
+    RunInput,
+    RunResult,
+    RunStatus,
+)
+from agentstream.runs.owner_list import ADD, REMOVE, OwnerList, entry_of, iso_utc, owner_list
 from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.text import well_formed
 
@@ -128,6 +137,22 @@ class CommittedState:
         memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
         # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
         return list(heapq.merge(*map(_messages, memories), key=lambda message: message.created_at))
+
+    async def conversations(self, owner: str) -> list[ListedConversation]:
+        """Return an owner's conversations, newest first."""
+        response = await _call(self.client.read_entity_state(owner_list(owner)))
+        state = _decoded(response.entity_state) if response.entity_exists else {}
+        return OwnerList.model_validate(state).conversations
+
+    async def list_run(self, run: RunInput) -> None:
+        """Put a run's conversation into its owner's list, at the top."""
+        if run.owner is not None:
+            await _call(self.client.signal_entity(owner_list(run.owner), ADD, entry_of(run)))
+
+    async def unlist(self, owner: str, conversation_id: str, since: int) -> None:
+        """Take a conversation that was erased off its owner's list; ``since`` is the time of the erasure, in ms."""
+        erased = {"conversation_id": conversation_id, "since": iso_utc(since)}
+        await _call(self.client.signal_entity(owner_list(owner), REMOVE, erased))
 
     async def erase(self, conversation_id: str, runs: Iterable[str], since: int) -> set[str]:
         """Erase the agents' memory of a conversation, and the history of its runs: these, and those in that memory.

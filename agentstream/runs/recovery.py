@@ -16,6 +16,7 @@ from agentstream.model import (
     LostRun,
     Outcome,
     Piece,
+    RunInput,
     RunRecord,
     RunResult,
     RunStatus,
@@ -85,6 +86,20 @@ class Recovery:
         return await self._calls.call(
             ("restore", conversation_id, correlation_id), lambda: self._restore(both, conversation_id, correlation_id)
         )
+
+    async def owner(self, both: Sources, conversation_id: str) -> str | None:
+        """Return whose a conversation is: its first run's owner. Empty where that has none, None for an unknown one."""
+        runs = await both.stream.runs(conversation_id)
+        if not runs and await self.restore(both, conversation_id, None):
+            runs = await both.stream.runs(conversation_id)
+        for correlation_id, run in sorted(runs.items(), key=lambda item: _age(*item)):
+            if run.owner is not None:
+                return run.owner
+            # Redis had lost it, or it was never anybody's.
+            committed = await _read_run(both, correlation_id, self._reads)
+            if committed is not None and committed.input.owner is not None:
+                return committed.input.owner
+        return "" if runs else None
 
     async def trimmed_runs(self, both: Sources, conversation_id: str) -> list[LostRun]:
         """Return the committed runs that were trimmed from the stream."""
@@ -212,7 +227,7 @@ async def _lost_run(both: Sources, conversation_id: str, correlation_id: str) ->
     answer = None
     if result is not None and result.response is not None:
         answer = (await both.committed.answers(run.input.agent, conversation_id)).get(correlation_id)
-    return [_lost(correlation_id, run.input.agent, result, answer, run.input.created)]
+    return [_lost(correlation_id, run.input.agent, result, answer, run.input)]
 
 
 async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semaphore) -> list[LostRun]:
@@ -220,8 +235,8 @@ async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semapho
         # The agent's memory knows answers but not which of them were cancelled or came too late.
         run = await _read_run(both, correlation_id, reads)
         if run is None:
-            return _lost(correlation_id, agent, answer.result, answer, 0)
-        return _lost(correlation_id, agent, answer.result if run.cut_off else run.result, answer, run.input.created)
+            return _lost(correlation_id, agent, answer.result, answer, None)
+        return _lost(correlation_id, agent, answer.result if run.cut_off else run.result, answer, run.input)
 
     lost: list[LostRun] = []
     for agent in both.committed.agents:
@@ -236,16 +251,17 @@ async def _read_run(both: Sources, correlation_id: str, reads: asyncio.Semaphore
 
 
 def _lost(
-    correlation_id: str, agent: str, result: RunResult | None, answer: CommittedAnswer | None, created: int
+    correlation_id: str, agent: str, result: RunResult | None, answer: CommittedAnswer | None, run: RunInput | None
 ) -> LostRun:
+    created, owner = (0, None) if run is None else (run.created, run.owner)
     if result is None:
-        return LostRun(correlation_id, agent, None, created=created)
+        return LostRun(correlation_id, agent, None, created=created, owner=owner)
     text = normalized(result.response or "")
     pieces = text_pieces(text)
     # How the run ended is what its orchestration says, though its agent may have answered after that.
     if answer is not None and "".join(piece.data for piece in answer.pieces if piece.kind == MESSAGE) == text:
         pieces = [part for piece in answer.pieces for part in _split(piece)]
-    return LostRun(correlation_id, agent, result.outcome(correlation_id), pieces, created)
+    return LostRun(correlation_id, agent, result.outcome(correlation_id), pieces, created, owner)
 
 
 def _split(piece: Piece) -> list[Piece]:

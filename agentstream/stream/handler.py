@@ -15,8 +15,7 @@ from typing import Any, Protocol, Self
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.commands.core import AsyncScript
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from agentstream.model import (
     DONE,
@@ -147,7 +146,6 @@ class RedisStreamHandler:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
         self._credentials = credentials
-        self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +156,12 @@ class RedisStreamHandler:
         """Leave the shared connections open: they belong to the event loop, not to this block."""
 
     async def accept_run(
-        self, conversation_id: str, correlation_id: str, agent: str, claim: str | None = None
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        agent: str,
+        claim: str | None = None,
+        owner: str | None = None,
     ) -> Acceptance | None:
         """Register a run as queued, and trim what the conversation no longer needs.
 
@@ -167,6 +170,7 @@ class RedisStreamHandler:
             correlation_id: The run.
             agent: The name of its agent.
             claim: What names the caller, None for a new name.
+            owner: Whose it is, None where nobody signs in.
 
         Returns:
             The acceptance, when the caller is the one to start the run, or None when the run is known already. A run
@@ -174,13 +178,16 @@ class RedisStreamHandler:
 
         Raises:
             BeingErasedError: The conversation is.
+            UnknownRunError: The conversation is another owner's.
         """
         claim = claim or secrets.token_hex(8)
         created = int(
-            await self._run_script(scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS)
+            await self._run_script(
+                scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS, owner or ""
+            )
         )
         if created < 0:
-            raise BeingErasedError(conversation_id)
+            raise BeingErasedError(conversation_id) if created == -1 else UnknownRunError(conversation_id)
         return Acceptance(claim, created) if created else None
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
@@ -492,18 +499,35 @@ class RedisStreamHandler:
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
     ) -> Any:
-        if script not in self._scripts:
-            self._scripts[script] = self._commands.register_script(script)
-        keys = [
+        keys_and_arguments = (
+            3,
             self._keys.stream(conversation_id),
             self._keys.runs(conversation_id),
             self._keys.erasure(conversation_id),
-        ]
-        async with self._turn():
-            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
+            self._ttl_ms,
+            correlation_id,
+            created,
+            *arguments,
+        )
+        async with self._turn() as commands:
+            try:
+                return await commands.execute_command("EVALSHA", scripts.digest(script), *keys_and_arguments)
+            except NoScriptError:
+                return await commands.execute_command("EVAL", script, *keys_and_arguments)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
+        if self._turns.locked():
+            await self._wait_for_turn()
+        else:
+            await self._turns.acquire()
+        try:
+            async with self._asking() as commands:
+                yield commands
+        finally:
+            self._turns.release()
+
+    async def _wait_for_turn(self) -> None:
         asked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -512,11 +536,6 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
-        try:
-            async with self._asking() as commands:
-                yield commands
-        finally:
-            self._turns.release()
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:

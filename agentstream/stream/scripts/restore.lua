@@ -1,5 +1,5 @@
 -- ARGV (with an empty correlation_id): the erasure that the caller saw before it read the durable state, and a JSON list
--- of runs {correlation_id, agent, created, status} and, for one that has ended, {event, data, chunks}, each chunk a list
+-- of runs {correlation_id, agent, created, owner, status} and, for one that has ended, {event, data, chunks}, each chunk a list
 -- of its text and, unless it is a message, its event. Adds those that Redis does not know, so that of many callers one
 -- restores. Answers 1, or 0 where the conversation was erased since.
 
@@ -8,7 +8,7 @@ for _, lost in ipairs(cjson.decode(ARGV[5])) do
   correlation_id = lost.correlation_id
   if not load() and not (lost.created > 0 and lost.created <= erased_since()) then
     local run = lost_run()
-    run.status, run.agent = lost.status, lost.agent
+    run.status, run.agent, run.owner = lost.status, lost.agent, lost.owner
     if not is_open(run) then
       run.attempt, run.ended = now, now
       reset(run, 'expired')

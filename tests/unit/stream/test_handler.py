@@ -90,27 +90,44 @@ async def test_the_two_keys_share_a_cluster_slot(conversation_id: str, redis: An
     assert slots[0] == slots[1]
 
 
-async def test_every_write_sets_the_ttl_of_both_keys(
+async def test_every_write_renews_the_ttl_of_both_keys_an_append_when_a_quarter_has_passed(
     handler: RedisStreamHandler, settings: Settings, conversation_id: str, correlation_id: str, redis: Any
 ) -> None:
-    keys = [f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"]
-    ttl_ms = settings.redis_stream_ttl_minutes * 60_000
+    stream, runs = f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"
+    ttl_ms = int(settings.redis_stream_ttl_minutes * 60_000)
     attempt = await begin(handler, conversation_id, correlation_id)
 
-    async def assert_refreshed(write: object) -> None:
-        for key in keys:
-            assert await redis.pttl(key) > ttl_ms - 5_000, f"{write} did not refresh {key}"
-            await redis.pexpire(key, 20_000)
+    async def pass_time(ms: int) -> None:
+        record = json.loads(await redis.hget(runs, correlation_id))
+        record["renewed"] -= ms
+        await redis.hset(runs, correlation_id, json.dumps(record, separators=(",", ":")))
+        for key in (stream, runs):
+            await redis.pexpire(key, ttl_ms - ms)
 
-    await handler.append(conversation_id, correlation_id, attempt, 0, [])
-    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=attempt)
-    await assert_refreshed("a chunk")
-    await handler.append(conversation_id, correlation_id, attempt, 1, [])
-    await assert_refreshed("keeping a silent run alive")
+    async def is_renewed() -> bool:
+        left = [await redis.pttl(key) for key in (stream, runs)]
+        assert len({ms > ttl_ms - 5_000 for ms in left}) == 1, "one key of two"
+        return bool(min(left) > ttl_ms - 5_000)
+
+    async def append(sequence: int, *texts: str) -> None:
+        await pass_time(ttl_ms // 5)
+        chunks = [Chunk(text, 0) for text in texts]
+        await handler.append(conversation_id, correlation_id, attempt, sequence, chunks)
+
+    await append(0, "a")
+    assert not await is_renewed()
+    await append(1, "b")
+    assert await is_renewed(), "a chunk"
+    await append(2)
+    assert not await is_renewed()
+    await append(2)
+    assert await is_renewed(), "keeping a silent run alive"
+    await pass_time(20_000)
     await handler.begin_attempt(conversation_id, correlation_id)
-    await assert_refreshed("an attempt")
+    assert await is_renewed(), "an attempt"
+    await pass_time(20_000)
     await handler.write_completion(conversation_id, correlation_id=correlation_id)
-    await assert_refreshed("the end")
+    assert await is_renewed(), "the end"
 
 
 async def test_promise_2_nothing_twice_when_an_append_is_repeated(
@@ -670,16 +687,22 @@ async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
 async def test_overload_is_no_outage_of_redis_and_does_not_hold_up_the_health_check(
     settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 1.0)
     async with Proxy(valkey.port) as proxy:
         url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
         handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
         proxy.delay_seconds = 0.05
+        monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 60.0)
         asking = [asyncio.create_task(handler.runs(conversation_id)) for _ in range(200)]
         await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         await handler.ping()
-        assert any(not task.done() for task in asking), "the ping did not wait for its turn"
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert sum(not task.done() for task in asking) > stream_handler.MAX_COMMANDS_AT_ONCE, (
+            "the ping waited for its turn"
+        )
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 2.0)
+        answers = await asyncio.gather(*(handler.runs(conversation_id) for _ in range(200)), return_exceptions=True)
         proxy.delay_seconds = 60
         hanging = await asyncio.gather(*(handler.runs(conversation_id) for _ in range(20)), return_exceptions=True)
         await handler.aclose()
@@ -805,3 +828,28 @@ async def test_one_key_evicted_alone_takes_the_other_with_it(
 
     assert list(await handler.runs(conversation_id)) == ["another"]
     assert await redis.xlen(f"agent-stream:{conversation_id}") == 0
+
+
+async def test_a_conversation_of_another_owner_is_unknown(handler: RedisStreamHandler, conversation_id: str) -> None:
+    await handler.accept_run(conversation_id, "r1", "A", owner="alice")
+
+    for owner in ("bob", None):
+        with pytest.raises(UnknownRunError):
+            await handler.accept_run(conversation_id, "r2", "A", owner=owner)
+
+    assert await handler.accept_run(conversation_id, "r3", "A", owner="alice")
+    assert {run.owner for run in (await handler.runs(conversation_id)).values()} == {"alice"}
+
+
+async def test_of_many_owners_at_once_one_has_the_conversation(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    names = [f"user-{number}" for number in range(10)]
+
+    ended = await asyncio.gather(
+        *(handler.accept_run(conversation_id, name, "A", owner=name) for name in names), return_exceptions=True
+    )
+
+    assert sum(isinstance(each, UnknownRunError) for each in ended) == len(names) - 1
+    [record] = (await handler.runs(conversation_id)).values()
+    assert record.owner in names
