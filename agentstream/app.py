@@ -8,6 +8,7 @@ import azure.durable_functions as df
 from agent_framework import SupportsAgentRun
 
 from agentstream.attempt.entity import create_agent_entities
+from agentstream.http.origins import Origins
 from agentstream.http.routes import create_http_functions
 from agentstream.http.web_files import create_web_functions
 from agentstream.runs.orchestration import create_run_functions
@@ -51,7 +52,7 @@ def streaming_functions(
     streams = Streams(settings)
     make_default(streams)
     names = [str(agent.name) for agent in agents]
-    pages = () if web is None else (create_web_functions(web),)
+    pages = () if web is None else (create_web_functions(web, Origins(settings.allowed_origins)),)
     return (
         create_agent_entities(
             agents,

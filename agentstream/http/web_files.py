@@ -9,7 +9,8 @@ import azure.durable_functions as df
 import azure.functions as func
 from azurefunctions.extensions.http.fastapi import Request, Response
 
-from agentstream.http.problems import ProblemError, answers_problems
+from agentstream.http.origins import Origins
+from agentstream.http.problems import ProblemError
 
 PAGE = "index.html"
 # A folder within, of what others have written.
@@ -51,12 +52,13 @@ class _File:
     headers: dict[str, str]
 
 
-def create_web_functions(folder: Path) -> df.Blueprint:
+def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
     """Return the functions of ``GET chat``, which is ``index.html``, and of ``GET chat/{file}``, for everybody.
 
     Args:
         folder: The files, and those of a folder ``vendor`` in it, served under ``chat/vendor/{file}``. Those in other
             folders within it, and those whose names begin with a dot, are not served.
+        origins: The pages that may load them, beside the app's own.
 
     Raises:
         ValueError: A file's ending is none of ``MEDIA_TYPES``.
@@ -78,7 +80,7 @@ def create_web_functions(folder: Path) -> df.Blueprint:
 
     routes = ((get_page, "chat"), (get_page_file, "chat/{file}"), (get_vendored_file, f"chat/{VENDORED}/{{file}}"))
     for handler, route in routes:
-        blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(answers_problems(handler))
+        blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(origins.guard(handler))
     return blueprint
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -41,12 +42,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came; the names of its headers are in lower case."""
+    """One request as it came, at what monotonic time; the names of its headers are in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float = field(default_factory=time.monotonic)
 
 
 class ScriptedServer:

@@ -4,21 +4,17 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import httpx
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
-from devhost.testing import HostProcess
 from tests.app import App, text_of
 from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.followers import CLIENTS, following
 from tests.clients.harness import needs_node, run_script
-from tests.model_server import ModelServer
 from tests.recording_follower import Received
 from tests.scripts import script as reply
 from tests.waiting import eventually
@@ -37,21 +33,6 @@ Scenario = Callable[[str], Coroutine[Any, Any, None]]
 @needs_node
 async def test_the_javascript_clients_are_here() -> None:
     assert await run_script("installed") == [{"installed": True}]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def brief(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
-    """An app whose responses and streams are brief, to be restarted, too."""
-    env = {
-        "REDIS_CONNECTION_STRING": redis_url,
-        "OPENAI_BASE_URL": model.base_url,
-        "HEARTBEAT_SECONDS": "1",
-        "STREAM_MAX_SECONDS": "1",
-        "REDIS_STREAM_TTL_MINUTES": "0.05",
-    }
-    with HostProcess(tmp_path_factory.mktemp("brief"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
 
 
 async def with_each_client(scenario: Scenario) -> None:

@@ -60,7 +60,7 @@ def events(frames: Frames) -> list[ParsedEvent]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(stream=STREAMS, cuts=st.data())
 def test_the_events_are_those_of_the_standard_wherever_the_stream_is_cut(
     split: Split, stream: bytes, cuts: st.DataObject

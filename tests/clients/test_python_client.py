@@ -21,7 +21,9 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SHORT = RetryPolicy(tries=4, max_pause_seconds=0.05, silence_seconds=5)
+SHORT = RetryPolicy(tries=4, max_pause_seconds=0.05)
+# No connection holds for as long as its longest pause, so that none is progress of itself.
+STRICT = RetryPolicy(tries=4)
 JSON = {"Content-Type": "application/json"}
 ACCEPTED = Answer(json.dumps({"conversation_id": "c", "correlation_id": "r"}).encode(), HTTPStatus.ACCEPTED, JSON)
 BUSY = problem(503, "The service is busy.", **{"Retry-After": "0"})
@@ -34,7 +36,7 @@ async def asking(server: ScriptedServer, retry: RetryPolicy = SHORT) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def following(*answers: Answer, retry: RetryPolicy = SHORT) -> AsyncIterator[tuple[ScriptedServer, Run]]:
+async def following(*answers: Answer, retry: RetryPolicy = STRICT) -> AsyncIterator[tuple[ScriptedServer, Run]]:
     async with ScriptedServer(answers) as server, asking(server, retry) as client:
         yield server, client.run("c", "r")
 
@@ -69,6 +71,14 @@ async def test_heartbeats_and_the_time_to_reconnect_are_no_events() -> None:
         assert await texts(run) == ["a", "[DONE]"]
 
 
+async def test_the_server_says_how_soon_to_come_back() -> None:
+    async with following(Answer(b"retry: 1400\n\n" + A), Answer(DONE)) as (server, run):
+        await texts(run)
+
+    # By chance between half of it and all of it.
+    assert server.asked[1].at - server.asked[0].at >= 0.7
+
+
 async def test_it_gives_up_after_so_many_tries_without_anything_new() -> None:
     async with following(Answer(SOON + A), Answer(SOON)) as (server, run):
         with pytest.raises(AgentClientError, match="gave up after 4 tries"):
@@ -76,6 +86,13 @@ async def test_it_gives_up_after_so_many_tries_without_anything_new() -> None:
 
     assert run.text == "a"
     assert len(server.asked) == 1 + 4
+
+
+async def test_tries_are_counted_anew_with_each_event() -> None:
+    events = [event(f"{number}-0", "message", str(number)) for number in range(1, 7)]
+    answers = [Answer(SOON + each) for each in events]
+    async with following(*answers, Answer(DONE), retry=RetryPolicy(tries=2)) as (_, run):
+        assert await texts(run) == [*"123456", "[DONE]"]
 
 
 async def test_a_connection_that_held_is_progress_though_it_brought_nothing() -> None:
@@ -97,7 +114,7 @@ async def test_a_refusal_is_an_error_that_says_why(status: int) -> None:
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("when", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("when", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
 async def test_a_server_that_asks_for_a_longer_pause_than_allowed_is_not_asked_again(when: str) -> None:
     async with following(problem(503, "Closed.", **{"Retry-After": when})) as (server, run):
         with pytest.raises(AgentClientError, match="Closed"):
@@ -146,8 +163,7 @@ async def test_it_goes_on_where_it_was_closed() -> None:
 
 
 async def test_who_is_cancelled_in_a_pause_asks_for_nothing_more() -> None:
-    patient = RetryPolicy(max_pause_seconds=30)
-    async with following(Answer(b"retry: 30000\n\n" + A), retry=patient) as (server, run):
+    async with following(Answer(b"retry: 30000\n\n" + A)) as (server, run):
         reading = asyncio.create_task(texts(run))
 
         async def waits() -> bool:

@@ -39,11 +39,12 @@ async def read(server: ScriptedServer, path: str = RUN, **reader: Any) -> list[L
     return await run_script("resumable_fetch", readers=[{"url": server.url + path, **reader}])
 
 
-async def assert_asked(answers: Iterable[Answer], requests: int) -> None:
+async def assert_asked(answers: Iterable[Answer], requests: int, path: str = RUN) -> None:
     """Check that each of these first answers, read to its end, takes so many requests."""
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(serving(answer, Answer(DONE))) for answer in answers]
-        lines = await run_script("resumable_fetch", readers=[{"url": server.url + RUN} for server in servers])
+        urls = [server.url + path for server in servers]
+        lines = await run_script("resumable_fetch", readers=[{"url": url} for url in urls])
 
     assert sorted(line["reader"] for line in lines if "ended" in line) == list(range(len(servers)))
     assert [len(server.asked) for server in servers] == [requests] * len(servers)
@@ -94,6 +95,14 @@ async def test_a_post_is_resumed_where_its_location_says_with_the_headers_of_the
     assert (second.headers["last-event-id"], second.headers["x-functions-key"]) == ("2-0.0", "k")
     assert second.headers["accept"] == "text/event-stream"
     assert not {"content-type", "idempotency-key"} & set(second.headers)
+
+
+async def test_a_location_is_relative_to_where_the_request_was_led() -> None:
+    moved = Answer(status=307, headers={"Location": "/new/agui"})
+    async with serving(moved, Answer(SOON, headers=EVENT_STREAM | {"Location": "runs/1"}), Answer(DONE)) as server:
+        await read(server, "/old/agui", init=POST, options={"maxTries": 1})
+
+    assert [asked.path for asked in server.asked][:3] == ["/old/agui", "/new/agui", "/new/runs/1"]
 
 
 async def test_a_post_cut_before_its_response_is_sent_again_as_the_same_run() -> None:
@@ -184,17 +193,18 @@ async def test_no_content_is_the_end() -> None:
     assert lines[-1] == {"reader": 0, "ended": True}
 
 
-TERMINAL_FRAMES = {
-    **{f"our {kind}": f"event: {kind}\ndata: x\n\n" for kind in ("done", "error", "cancelled")},
-    "AG-UI's end": 'data: {"type":"RUN_FINISHED","threadId":"t"}\n\n',
-    "AG-UI's error": 'data: {"type":"RUN_ERROR","message":"m"}\n\n',
-    "the AI SDK's end": "data: [DONE]\n\n",
-}
+TERMINAL_FRAMES = [f"event: {kind}\ndata: x\n\n" for kind in ("done", "error", "cancelled")]
+TERMINAL_FRAMES_OF_OTHERS = [
+    'data: {"type":"RUN_FINISHED","threadId":"t"}\n\n',
+    'data: {"type":"RUN_ERROR","message":"m"}\n\n',
+    "data: [DONE]\n\n",
+]
 
 
 @pytest.mark.parametrize("end", ["clean", "cut", "silence"])
 async def test_a_run_ends_with_its_terminal_event_however_the_response_does(end: Any) -> None:
-    await assert_asked([Answer(SOON + frame.encode(), end=end) for frame in TERMINAL_FRAMES.values()], requests=1)
+    for path, frames in ((RUN, TERMINAL_FRAMES), ("/agui/runs/1", TERMINAL_FRAMES_OF_OTHERS)):
+        await assert_asked([Answer(SOON + frame.encode(), end=end) for frame in frames], requests=1, path=path)
 
 
 NO_END = {
@@ -241,6 +251,13 @@ async def test_a_reader_that_leaves_is_not_held_and_asks_for_nothing_more(how: s
     assert len(server.asked) == 1
 
 
+async def test_who_aborts_it_is_told_so_though_there_is_no_try_left() -> None:
+    async with serving(Answer(SOON + A, end="silence")) as server:
+        lines = await read(server, abort_after=1, options={"maxTries": 0})
+
+    assert lines[-1]["error"] == "AbortError"
+
+
 async def test_a_reader_may_leave_in_the_pause_between_two_tries() -> None:
     waits_long = b"retry: 30000\n\n"
     async with serving(Answer(waits_long + A + B)) as server:
@@ -256,6 +273,14 @@ async def test_a_connection_that_says_nothing_for_too_long_is_given_up_and_resum
 
         assert data(lines) == ["a", "b\n", "[DONE]"]
         assert server.left == 1
+
+
+async def test_the_server_says_how_soon_to_come_back() -> None:
+    async with serving(Answer(b"retry: 1400\n\n" + A), Answer(DONE)) as server:
+        await read(server)
+
+    # By chance between half of it and all of it.
+    assert server.asked[1].at - server.asked[0].at >= 0.7
 
 
 async def test_what_is_no_event_stream_is_handed_through() -> None:

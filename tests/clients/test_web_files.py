@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agentstream.http.origins import Origins
 from agentstream.http.web_files import create_web_functions
 from devhost.testing import REPOSITORY
 from tests.app import App
@@ -33,6 +34,12 @@ class TestServed:
         assert (response.status_code, response.content) == (httpx.codes.NOT_MODIFIED, b"")
         assert response.headers["etag"] == tag
 
+    async def test_the_chat_of_the_same_path_is_another_method(self, app: App) -> None:
+        page, chat = await app.client.get("/api/chat"), await app.client.post("/api/chat", json={})
+
+        assert page.json()["detail"] == "There is no file of this name."
+        assert chat.status_code == httpx.codes.BAD_REQUEST
+
     async def test_another_version_is_sent(self, app: App) -> None:
         response = await app.client.get(ROUTE, headers={"If-None-Match": '"other"'})
 
@@ -59,10 +66,10 @@ class TestFolder:
         (folder / "secrets.pem").write_text("")
 
         with pytest.raises(ValueError, match=r"secrets\.pem"):
-            create_web_functions(folder)
+            create_web_functions(folder, Origins([]))
 
     def test_hidden_files_and_folders_are_left_alone(self, folder: Path) -> None:
         (folder / ".env").write_text("")
         (folder / "drafts").mkdir()
 
-        create_web_functions(folder)
+        create_web_functions(folder, Origins([]))
