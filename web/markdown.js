@@ -1,4 +1,3 @@
-// @ts-check
 /** Markdown that grows, and that may be hostile. */
 import { Lexer, Marked } from "./vendor/marked.esm.js";
 import DOMPurify from "./vendor/purify.es.mjs";
@@ -33,7 +32,6 @@ const marked = new Marked({
   },
 });
 
-/** @param {string} text */
 function escape(text) {
   return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
@@ -41,23 +39,22 @@ function escape(text) {
 /** An element that shows Markdown, of which it renders the blocks that have changed. */
 export class Markdown {
   element = Object.assign(document.createElement("div"), { className: "markdown" });
+  #given = "";
   #shown = "";
   #isWhole = false;
   /** What can no longer change, because another block has begun after it: how much of the text, in how many blocks. */
   #closedLength = 0;
   #closedBlocks = 0;
-  /** What the text says of links apart from where they are used. @type {Record<string, any>} */
+  /** What the text says of links apart from where they are used. */
   #links = {};
 
-  /**
-   * @param {string} text
-   * @param {boolean} isWhole Whether nothing follows.
-   */
+  /** Show this text; whole is one that nothing follows. */
   show(text, isWhole) {
+    if (text === this.#given && isWhole === this.#isWhole) return;
+    [this.#given, this.#isWhole] = [text, isWhole];
     text = text.replace(/\r\n?/g, "\n");
-    if (text === this.#shown && isWhole === this.#isWhole) return;
     if (!text.startsWith(this.#shown)) this.#closedLength = this.#closedBlocks = 0;
-    [this.#shown, this.#isWhole] = [text, isWhole];
+    this.#shown = text;
     let tokens = this.#tokens(text.slice(this.#closedLength));
     if (isWhole && Object.keys(this.#links).length) {
       // A link may be used before it is defined, and what began as a definition need not have become one.
@@ -72,7 +69,6 @@ export class Markdown {
     this.#closedBlocks += Math.max(blocks.length - 1, 0);
   }
 
-  /** @param {string} text */
   #tokens(text) {
     const lexer = new Lexer(marked.defaults);
     Object.assign(lexer.tokens.links, this.#links);
@@ -81,7 +77,7 @@ export class Markdown {
     return tokens;
   }
 
-  /** @param {any[]} blocks Those that follow the closed ones. */
+  /** Show these blocks after the closed ones. */
   #render(blocks) {
     const { children } = this.element;
     blocks.forEach((block, number) => {
@@ -97,10 +93,7 @@ export class Markdown {
     while (children.length > this.#closedBlocks + blocks.length) children[children.length - 1].remove();
   }
 
-  /**
-   * @param {number} at
-   * @returns {number} How deep the last title before that block is, so that none is left out; 0 where there is none.
-   */
+  /** Return how deep the last title before a block is, so that no level is left out. */
   #depthBefore(at) {
     while (at--) {
       const found = /^H(\d)$/.exec(this.element.children[at].firstElementChild?.tagName ?? "");

@@ -1,4 +1,3 @@
-// @ts-check
 /** The page: one conversation at a time, named by the part of the address after `#`. */
 import { Answer, element, write } from "./answer.js";
 import { fetchWithKey, problemOf } from "./api.js";
@@ -9,23 +8,22 @@ import { Run } from "./run.js";
 // So near to the end counts as there.
 const END_PX = 40;
 
-const byId = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
+const byId = (id) => document.getElementById(id);
 const [field, agent, stop, cut, remove, history_] = ["message", "agent", "stop", "cut", "delete", "history"].map(byId);
 const main = byId("conversation");
 const send = fetchWithKey(askForKey);
 
 let conversation = "";
-/** @type {{ run: Run, answer: Answer }[]} */
+// Of each question of the conversation: its run, and its answer as it is shown.
 let turns = [];
-/** What the reader is told that is not of a run. */
+// What the reader is told that is not of a run.
 let notice = "";
-/** @type {Promise<void> | undefined} */
 let listing;
 let isSending = false;
 let isAtEnd = true;
 let frame = 0;
 
-/** @param {string} id The conversation, or "" for a new one. */
+/** Show a conversation, or a new one where there is no id. */
 async function open(id) {
   leaveFor(id);
   if (!id) return field.focus();
@@ -44,7 +42,6 @@ async function open(id) {
   if (messages.length) remember(id, messages[0].text, agent.value);
 }
 
-/** @param {string} id */
 function leaveFor(id) {
   for (const { run } of turns) run.leave();
   [conversation, turns, notice, isAtEnd] = [id, [], "", true];
@@ -64,17 +61,13 @@ async function ask() {
   const { conversation_id: id, correlation_id: correlationId, stream_url: streamUrl } = await response.json();
   remember(id, message, agent.value);
   if (conversation !== before) return;
-  field.value = "";
+  if (field.value === message) field.value = "";
   if (!before) history.pushState(null, "", `#${id}`);
   conversation = id;
   isAtEnd = true;
   follow(message, { correlationId, streamUrl, startedAt });
 }
 
-/**
- * @param {string} question
- * @param {ConstructorParameters<typeof Run>[0]} known
- */
 function follow(question, known) {
   const run = new Run(known, send, () => (frame ||= requestAnimationFrame(paint)));
   const answer = new Answer();
@@ -115,10 +108,8 @@ async function erase() {
   await open("");
 }
 
-/** @returns {Promise<string>} */
 function askForKey() {
-  const dialog = byId("key-dialog");
-  const key = byId("key");
+  const [dialog, key] = ["key-dialog", "key"].map(byId);
   key.value = "";
   dialog.showModal();
   return new Promise((resolve, reject) => {
@@ -139,10 +130,7 @@ async function fetchAgents() {
   agent.hidden = agents.length < 2;
 }
 
-/**
- * Do something, and tell the reader if it fails.
- * @param {() => Promise<void>} act
- */
+/** Do something, and tell the reader if it fails. */
 async function attempt(act) {
   notice = "";
   try {
@@ -155,7 +143,7 @@ async function attempt(act) {
 
 const openAddress = () => attempt(() => open(decodeURIComponent(location.hash.slice(1))));
 
-byId("composer").addEventListener("submit", async (/** @type {SubmitEvent} */ event) => {
+byId("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
   field.focus();
   const isOpen = turns.some(({ run }) => !run.isOver);
@@ -164,7 +152,7 @@ byId("composer").addEventListener("submit", async (/** @type {SubmitEvent} */ ev
   await attempt(ask);
   isSending = false;
 });
-field.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+field.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   byId("composer").requestSubmit();
@@ -180,7 +168,7 @@ history_.addEventListener("toggle", () => {
   const links = conversations().map(({ id, title }) => element("a", { href: `#${id}` }, title));
   history_.querySelector("ul").replaceChildren(...links.map((link) => element("li", {}, link)));
 });
-history_.addEventListener("click", (/** @type {any} */ event) => (history_.open &&= !event.target.href));
+history_.addEventListener("click", (event) => (history_.open &&= !event.target.href));
 main.addEventListener("scroll", () => (isAtEnd = main.scrollHeight - main.scrollTop - main.clientHeight < END_PX));
 addEventListener("hashchange", openAddress);
 

@@ -15,7 +15,8 @@ _REASON = why_not()
 if _REASON is not None:
     pytest.skip(_REASON, allow_module_level=True)
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page  # noqa: E402
+from playwright.async_api import Browser as Browser  # noqa: E402
+from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page  # noqa: E402
 from playwright.async_api import expect as expect  # noqa: E402
 
 WAIT_MS = 15_000
@@ -63,6 +64,19 @@ class Chat:
     async def text(self) -> str:
         """Return what the last answer's Markdown reads as, without tool calls."""
         return "\n".join(await self.answers.last.locator(".markdown").all_inner_texts())
+
+    async def record_states(self) -> None:
+        """Keep all that the connection line says from now on, however short it is there."""
+        await self.status.evaluate("""(status) => {
+          window.states = [];
+          const keep = () => states.push(status.textContent);
+          new MutationObserver(keep).observe(status, { childList: true, subtree: true });
+        }""")
+
+    async def states(self) -> list[str]:
+        """Return what the connection line has said since ``record_states``."""
+        states: list[str] = await self.page.evaluate("() => states")
+        return states
 
     @property
     def conversation_id(self) -> str:

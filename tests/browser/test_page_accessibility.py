@@ -135,13 +135,10 @@ async def test_the_end_is_announced_once_and_the_growing_text_never(
     replies["again"] = says("Done.")
     async with new_visit(host.base_url) as visit:
         chat = await visit.tab()
-        await chat.status.evaluate("""(status) => {
-          window.told = [];
-          new MutationObserver(() => told.push(status.textContent)).observe(status, { childList: true, subtree: true });
-        }""")
+        await chat.record_states()
         await chat.ask("announce")
 
-        assert await chat.measure("() => told.join()") == "connecting,live,done"
+        assert await chat.states() == ["connecting", "live", "done"]
         regions = chat.page.locator("[aria-live], [role=status], [role=alert], [role=log], output")
         await expect(regions).to_have_count(1)
         await expect(chat.answers.last).to_have_attribute("aria-busy", "false")
