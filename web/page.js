@@ -46,7 +46,7 @@ function leaveFor(id) {
   for (const { run } of turns) run.leave();
   [conversation, turns, notice, isAtEnd] = [id, [], "", true];
   main.replaceChildren();
-  paint();
+  repaint();
 }
 
 /** Send what is in the field. */
@@ -69,11 +69,16 @@ async function ask() {
 }
 
 function follow(question, known) {
-  const run = new Run(known, send, () => (frame ||= requestAnimationFrame(paint)));
+  const run = new Run(known, send, repaint);
   const answer = new Answer();
   main.append(element("article", { className: "question", ariaLabel: "Question" }, question), answer.article);
   turns.push({ run, answer });
   run.follow();
+}
+
+/** Paint with the next frame: by then it is known whether the reader has scrolled. */
+function repaint() {
+  frame ||= requestAnimationFrame(paint);
 }
 
 function paint() {
@@ -117,6 +122,7 @@ function askForKey() {
   });
 }
 
+/** List the agents, once however many ask for it. */
 function listAgents() {
   return (listing ??= fetchAgents().catch((error) => {
     listing = undefined;
@@ -138,7 +144,7 @@ async function attempt(act) {
   } catch (error) {
     notice = error.message;
   }
-  paint();
+  repaint();
 }
 
 const openAddress = () => attempt(() => open(decodeURIComponent(location.hash.slice(1))));

@@ -37,8 +37,7 @@ async def violations(chat: Chat) -> list[str]:
     return [f"{found['id']}: {[node['html'] for node in found['nodes']]}" for found in result["violations"]]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("scheme", "size"), [("light", "narrow"), ("dark", "wide")])
 async def test_axe_finds_nothing(
     host: HostProcess, replies: Replies, new_visit: NewVisit, scheme: str, size: str
 ) -> None:
