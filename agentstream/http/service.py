@@ -92,6 +92,14 @@ class Service:
         async with self._starts.take():
             return await _started(runs, agent, request)
 
+    def refuse_when_busy(self) -> None:
+        """Refuse a run that has no prospect of being started soon, before anything is done for it.
+
+        Raises:
+            OverloadedError: Too many wait, or take too long.
+        """
+        self._starts.check()
+
     @property
     def is_full(self) -> bool:
         """Whether as many follow as may."""

@@ -258,9 +258,9 @@ class ConversationHandle:
         return messages + [message for _, key in sorted(waiting) for message in await self._asked(key)]
 
     async def _asked(self, correlation_id: str) -> list[CommittedMessage]:
-        """Return a run's own message; none where the durable runtime does not know the run yet."""
+        """Return a run's own message; none where the durable runtime does not know the run, or as another's."""
         run = await self.runs.both.committed.run(correlation_id)
-        if run is None:
+        if run is None or run.input.conversation_id != self.conversation_id:
             return []
         return [
             CommittedMessage(

@@ -2,16 +2,14 @@
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App
-from tests.e2e.conftest import app, model, state_dir
+from tests.app import App, running_app
+from tests.e2e.conftest import app, model
 from tests.model_server import ModelServer
 
-__all__ = ["app", "model", "state_dir"]
+__all__ = ["app", "model"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -24,6 +22,5 @@ async def brief(model: ModelServer, redis_url: str, tmp_path_factory: pytest.Tem
         "STREAM_MAX_SECONDS": "1",
         "REDIS_STREAM_TTL_MINUTES": "0.05",
     }
-    with HostProcess(tmp_path_factory.mktemp("brief"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("brief"), env) as brief:
+        yield brief
