@@ -32,7 +32,7 @@ OBSERVE = """() => {
   requestAnimationFrame(frame);
   new PerformanceObserver((list) => {
     for (const { value, sources } of list.getEntries()) {
-      const places = sources.map(({ node, previousRect, currentRect }) => [node?.outerHTML ?? node?.data, previousRect, currentRect]);
+      const places = sources.map(({ node, previousRect, currentRect }) => [node?.nodeName, previousRect, currentRect]);
       seen.shifted.push(JSON.stringify([value, places]));
     }
   }).observe({ type: "layout-shift", buffered: false });
