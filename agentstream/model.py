@@ -114,16 +114,18 @@ class RunRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Which run a call of the agent belongs to; ``created`` is when it was accepted, in ms since the epoch."""
+    """Which run a call of the agent belongs to; ``created`` is when it was accepted, in ms since the epoch, and
+    ``traceparent`` names the trace of the request that it was accepted with."""
 
     conversation_id: str
     correlation_id: str
     created: int = 0
+    traceparent: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of an agent's request that carry the run: the only part of it which the framework leaves
         to others."""
-        return {_RUN_OPTION: asdict(self)}
+        return {_RUN_OPTION: {name: value for name, value in asdict(self).items() if value is not None}}
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Self | None:
@@ -149,7 +151,7 @@ class RunInput(BaseModel):
     """The input of a run's orchestration.
 
     ``created`` is when the run was accepted, in ms since the epoch by the clock of Redis; ``fingerprint`` tells the
-    requests of one idempotency key apart.
+    requests of one idempotency key apart; ``traceparent`` names the trace of the request that it was accepted with.
     """
 
     agent: str
@@ -159,10 +161,11 @@ class RunInput(BaseModel):
     timeout_seconds: float
     created: int = 0
     fingerprint: str | None = None
+    traceparent: str | None = None
 
     @property
     def key(self) -> RunKey:
-        return RunKey(self.conversation_id, self.correlation_id, self.created)
+        return RunKey(self.conversation_id, self.correlation_id, self.created, self.traceparent)
 
 
 class RunResult(BaseModel):

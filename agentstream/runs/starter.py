@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.model import (
     Acceptance,
     DurableUnavailableError,
@@ -125,6 +126,7 @@ class RunStarter:
             message=request.message,
             timeout_seconds=self.timeout_seconds,
             fingerprint=fingerprint,
+            traceparent=telemetry.traceparent(),
         )
 
 

@@ -18,6 +18,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 
+from agentstream import telemetry
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
@@ -207,9 +208,12 @@ class RedisStreamHandler:
         Returns:
             The verdict and the attempt's number.
         """
-        verdict, attempt = await self._run_script(
+        verdict, attempt, before, is_reset = await self._run_script(
             scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
         )
+        telemetry.resets("attempt", int(is_reset))
+        if before != "0" and not instead_of:
+            telemetry.repeated_attempts.add(1)
         return Verdict(verdict), int(attempt)
 
     async def append(
@@ -309,7 +313,7 @@ class RedisStreamHandler:
         unless: int,
         answer: str | None,
     ) -> RunStatus | None:
-        status = await self._run_script(
+        status, is_repaired = await self._run_script(
             scripts.FINISH,
             conversation_id,
             correlation_id,
@@ -321,6 +325,7 @@ class RedisStreamHandler:
             int(answer is not None),
             *split_answer(answer or ""),
         )
+        telemetry.resets("repaired", int(is_repaired))
         if status == "erased":
             raise ErasedError(correlation_id)
         return None if status == "answered" else RunStatus(status)
@@ -361,7 +366,9 @@ class RedisStreamHandler:
             Whether they are there now: not where the conversation was erased meanwhile.
         """
         records = json.dumps([run.to_json() for run in runs])
-        return bool(await self._run_script(scripts.RESTORE, conversation_id, "", 0, erasure, records))
+        is_there, ended = await self._run_script(scripts.RESTORE, conversation_id, "", 0, erasure, records)
+        telemetry.resets("expired", ended)
+        return bool(is_there)
 
     async def erase(self, conversation_id: str, *, finished: bool = False) -> int | None:
         """Forget the conversation's stream and runs: before the durable runtime is made to forget it, and after.
@@ -495,7 +502,7 @@ class RedisStreamHandler:
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
-        asked = time.monotonic()
+        asked, waits = time.monotonic(), self._turns.locked()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._turns.acquire()
@@ -503,6 +510,8 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
+        if waits:
+            telemetry.redis_wait.record(time.monotonic() - asked)
         try:
             async with self._asking() as commands:
                 yield commands
