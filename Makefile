@@ -33,8 +33,8 @@ $(READY): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
-run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
-	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
+run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included; OTEL=1 shows spans and metrics
+	@$(if $(OTEL),DEVHOST_TELEMETRY=1) $(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
 test: $(READY) ## every test that needs no network
 	$(BIN)/python -m pytest
