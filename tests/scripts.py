@@ -18,4 +18,4 @@ def scripted_reply(messages: list[dict[str, Any]]) -> Reply:
         reply.pop("tool_calls", None)
     if "tool_calls" in reply:
         reply["tool_calls"] = tuple((name, arguments) for name, arguments in reply["tool_calls"])
-    return Reply(**reply | {"chunks": tuple(reply.get("chunks", ()))})
+    return Reply(**reply | {name: tuple(reply[name]) for name in ("chunks", "reasoning", "usage") if name in reply})

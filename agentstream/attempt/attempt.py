@@ -15,7 +15,15 @@ from agent_framework_durabletask import (
 from redis.exceptions import RedisError
 
 from agentstream import telemetry
-from agentstream.agent_memory import AgentMemory, answer_text, error_response, has_failed, text_response
+from agentstream.agent_events import AgentEvents
+from agentstream.agent_memory import (
+    AgentMemory,
+    answer_text,
+    error_response,
+    has_failed,
+    response_contents,
+    text_response,
+)
 from agentstream.attempt.writer import KEEP_ALIVE_SECONDS, AttemptWriter
 from agentstream.model import RunKey, Verdict
 from agentstream.stream.clients import GetStream
@@ -42,6 +50,7 @@ async def answer_run(
     run: RunKey,
     *,
     fallback: bool,
+    max_tool_result_bytes: int,
     get_stream: GetStream,
 ) -> AgentResponse:
     """Return a run's one answer, and commit it to the agent's memory.
@@ -59,28 +68,36 @@ async def answer_run(
         return committed
     if run.created <= memory.erased_since:
         raise DeadRunError("erased")
-    attempt = _Attempt(agent, run, fallback, get_stream)
+    if memory.owner not in (None, run.owner):
+        # Its request was let pass when Redis had lost whose the conversation is.
+        raise DeadRunError("not_started")
+    attempt = _Attempt(agent, run, fallback, max_tool_result_bytes, get_stream)
     answering = memory.copy()
     response = await attempt.answer(answering, request)
     if response is None:
         response = await _answer_of_another(run, get_stream)
-    elif response is attempt.framework_response:
+    if response is attempt.framework_response:
         memory.state = answering.state
-        return response
-    memory.remember(request, response)
+    else:
+        memory.remember(request, response)
+    memory.give_to(run.owner)
     return response
 
 
 class _Attempt(AgentResponseCallbackProtocol):
     """Stands between the framework's entity code and the agent, as the agent of the one and the caller of the other."""
 
-    def __init__(self, agent: Any, run: RunKey, fallback: bool, get_stream: GetStream) -> None:
+    def __init__(
+        self, agent: Any, run: RunKey, fallback: bool, max_tool_result_bytes: int, get_stream: GetStream
+    ) -> None:
         self.id, self.name, self.description = agent.id, agent.name, agent.description
         self.framework_response: AgentResponse | None = None
         self._agent = agent
         self._run = run
         self._fallback = fallback
+        self._max_tool_result_bytes = max_tool_result_bytes
         self._get_stream = get_stream
+        self._events = self._new_events()
         self._writer = self._new_writer()
         self._has_streamed = False
         self._scope: asyncio.Timeout | None = None
@@ -92,6 +109,7 @@ class _Attempt(AgentResponseCallbackProtocol):
             if await self._writer.start() is Verdict.CONTINUE:
                 response = await self._unless_ended(AgentEntity(self, self, state_provider=memory).run(request))
         finally:
+            await self._writer.tell(self._events.rest())
             await self._writer.close()
         self.framework_response = response
         if response is None:
@@ -112,7 +130,15 @@ class _Attempt(AgentResponseCallbackProtocol):
         return self._agent.get_session(*names, **options)
 
     def run(self, messages: Any = None, *, stream: bool = False, **options: Any) -> Any:
-        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or else without."""
+        """Run the agent, as ``SupportsAgentRun.run`` does: streaming, or else without.
+
+        Its tools find out whose run it is in ``FunctionInvocationContext.kwargs["owner"]``, where users sign in.
+        """
+        if self._run.owner is not None:
+            options["function_invocation_kwargs"] = {
+                **(options.get("function_invocation_kwargs") or {}),
+                "owner": self._run.owner,
+            }
         if stream:
             updates = self._agent.run(messages, stream=True, **options)
             # An agent that does not stream raises, and has not called its model.
@@ -121,8 +147,7 @@ class _Attempt(AgentResponseCallbackProtocol):
         return self._run_without_streaming(messages, options)
 
     async def on_streaming_response_update(self, update: AgentResponseUpdate, context: AgentCallbackContext) -> None:
-        self._writer.write(update.text)
-        await self._writer.drain()
+        await self._writer.tell(self._events.feed(update.contents))
 
     async def on_agent_response(self, response: AgentResponse, context: AgentCallbackContext) -> None:
         # A model service tells whole seconds, or none, and the time of its own clock.
@@ -138,6 +163,7 @@ class _Attempt(AgentResponseCallbackProtocol):
                 raise RuntimeError("the model failed while streaming")
             logger.warning("run %s: calling the model a second time, without streaming", self._run.correlation_id)
         await self._writer.close()
+        self._events = self._new_events()
         self._writer = self._new_writer(instead_of=self._writer.attempt)
         await self._writer.start()
         if self._writer.verdict is not Verdict.CONTINUE:
@@ -145,8 +171,11 @@ class _Attempt(AgentResponseCallbackProtocol):
             # The interruption comes with the loop's next turn, and the model is not to be called before.
             await asyncio.Event().wait()
         response: AgentResponse = await self._agent.run(messages, **options)
-        self._writer.write(answer_text(response))
+        await self._writer.tell(self._events.feed(response_contents(response)))
         return response
+
+    def _new_events(self) -> AgentEvents:
+        return AgentEvents(self._run.correlation_id, self._max_tool_result_bytes)
 
     def _new_writer(self, instead_of: int = 0) -> AttemptWriter:
         return AttemptWriter(self._run, self._interrupt, instead_of=instead_of, get_stream=self._get_stream)

@@ -2,49 +2,64 @@
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from agent_framework import AgentResponse, AgentResponseUpdate
 from agent_framework_durabletask import AgentCallbackContext, AgentResponseCallbackProtocol
 from redis.exceptions import RedisError
 
+from agentstream.agent_events import AgentEvents
 from agentstream.agent_memory import answer_text
 from agentstream.attempt.writer import AttemptWriter
 from agentstream.model import BeingErasedError, ErasedError, RunKey
+from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.text import normalized
 
 logger = logging.getLogger(__name__)
 
 
+class _Run(NamedTuple):
+    writer: AttemptWriter
+    events: AgentEvents
+
+
 class RedisStreamCallback(AgentResponseCallbackProtocol):
-    """Appends an agent's streamed text to its conversation's stream.
+    """Appends what an agent streams to its conversation's stream: text, tool calls and results, reasoning, usage.
 
     Args:
         completes_stream: Whether to end the stream with the agent's final response. That is before the durable runtime
             has committed it; and a run that fails has no end then, since the framework calls no callback. False where
             an orchestration ends the stream.
+        max_tool_result_bytes: After so many bytes a tool's result is cut.
         get_stream: Returns the stream handler of the running event loop.
 
     No exception leaves the callback: the framework would only log it, and the agent must not be harmed.
     """
 
-    def __init__(self, *, completes_stream: bool = False, get_stream: GetStream = get_stream_handler) -> None:
+    def __init__(
+        self,
+        *,
+        completes_stream: bool = False,
+        max_tool_result_bytes: int = MAX_TOOL_RESULT_BYTES,
+        get_stream: GetStream = get_stream_handler,
+    ) -> None:
         self._completes_stream = completes_stream
+        self._max_tool_result_bytes = max_tool_result_bytes
         self._get_stream = get_stream
-        self._writers: dict[tuple[str, str], AttemptWriter] = {}
+        self._runs: dict[tuple[str, str], _Run] = {}
 
     async def on_streaming_response_update(self, update: AgentResponseUpdate, context: AgentCallbackContext) -> None:
-        """Hand the update's text to the run's writer."""
-        writer = self._writers.get(_key(context)) or await self._begin(context)
-        if update.text:
-            writer.write(update.text)
-            await writer.drain()
+        """Hand what the update tells to the run's writer."""
+        run = self._runs.get(_key(context)) or await self._begin(context)
+        await run.writer.tell(run.events.feed(update.contents))
 
     async def on_agent_response(self, response: AgentResponse, context: AgentCallbackContext) -> None:
         """End the stream, when it is this callback that does."""
-        writer = self._writers.pop(_key(context), None)
-        if writer is not None:
-            await writer.close()
+        run = self._runs.pop(_key(context), None)
+        if run is not None:
+            await run.writer.tell(run.events.rest())
+            await run.writer.close()
         if not self._completes_stream:
             return
         try:
@@ -57,7 +72,7 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
         except (RedisError, ErasedError) as error:
             logger.warning("run %s: the stream was not completed: %s", context.correlation_id, type(error).__name__)
 
-    async def _begin(self, context: AgentCallbackContext) -> AttemptWriter:
+    async def _begin(self, context: AgentCallbackContext) -> _Run:
         conversation_id, correlation_id = key = _key(context)
         created = 0
         try:
@@ -66,15 +81,14 @@ class RedisStreamCallback(AgentResponseCallbackProtocol):
                 created = accepted.created if accepted else 0
         except (RedisError, BeingErasedError) as error:
             logger.warning("run %s: was not registered: %s", correlation_id, type(error).__name__)
-        writer = self._writers[key] = AttemptWriter(
-            RunKey(conversation_id, correlation_id, created), get_stream=self._get_stream
-        )
+        writer = AttemptWriter(RunKey(conversation_id, correlation_id, created), get_stream=self._get_stream)
+        run = self._runs[key] = _Run(writer, AgentEvents(correlation_id, self._max_tool_result_bytes))
         owner = asyncio.current_task()
         if owner is not None:
             # A run that fails has no response.
-            owner.add_done_callback(lambda _: self._writers.pop(key, None))
+            owner.add_done_callback(lambda _: self._runs.pop(key, None))
         await writer.start()
-        return writer
+        return run
 
 
 def _key(context: AgentCallbackContext) -> tuple[str, str]:

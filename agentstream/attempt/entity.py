@@ -20,6 +20,7 @@ from agentstream import telemetry
 from agentstream.agent_memory import AgentMemory, to_json
 from agentstream.attempt.attempt import AbandonedError, DeadRunError, answer_run
 from agentstream.model import RunKey
+from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.clients import GetStream, get_stream_handler
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ def create_agent_entities(
     *,
     fallback: bool,
     max_runs: int,
+    max_tool_result_bytes: int,
     get_stream: GetStream = get_stream_handler,
 ) -> df.Blueprint:
     """Return the agents' entity functions, to be registered with the function app.
@@ -62,12 +64,16 @@ def create_agent_entities(
         agents: The agents, each with a name of its own.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
         max_runs: How many runs of all agents are executed at a time; the others wait for their turn.
+        max_tool_result_bytes: After so many bytes a tool's result is cut in the stream.
         get_stream: Returns the stream handler of the running event loop.
     """
     blueprint, loop, turns = df.Blueprint(), AgentLoop(), asyncio.Semaphore(max_runs)
     for agent in agents:
         name = AgentSessionId.to_entity_name(str(agent.name))
-        function = _entity_function(Entity(agent, turns, fallback=fallback, get_stream=get_stream), loop)
+        entity = Entity(
+            agent, turns, fallback=fallback, max_tool_result_bytes=max_tool_result_bytes, get_stream=get_stream
+        )
+        function = _entity_function(entity, loop)
         # The SDK's own decorator knows only functions that are not async.
         triggered = blueprint.generic_trigger(arg_name="context", type="entityTrigger", entityName=name)(function)
         blueprint.function_name(name)(triggered)
@@ -88,6 +94,7 @@ class Entity:
         agent: The agent.
         turns: Of which a run takes one while it is executed.
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
+        max_tool_result_bytes: After so many bytes a tool's result is cut in the stream.
         get_stream: Returns the stream handler of the running event loop.
     """
 
@@ -97,11 +104,13 @@ class Entity:
         turns: asyncio.Semaphore,
         *,
         fallback: bool,
+        max_tool_result_bytes: int = MAX_TOOL_RESULT_BYTES,
         get_stream: GetStream = get_stream_handler,
     ) -> None:
         self._agent = agent
         self._turns = turns
         self._fallback = fallback
+        self._max_tool_result_bytes = max_tool_result_bytes
         self._get_stream = get_stream
 
     async def execute(self, batch_json: str) -> str:
@@ -176,11 +185,17 @@ class Entity:
         if run is None:
             # Another orchestration calls the agent, and nobody follows.
             return (await AgentEntity(self._agent, state_provider=memory).run(argument)).to_dict()
-        ids = telemetry.run_ids(run.conversation_id, run.correlation_id, str(self._agent.name))
+        ids = telemetry.run_ids(run.conversation_id, run.correlation_id, str(self._agent.name), run.owner)
         try:
             with telemetry.run_span("execute run", ids, continues=run.traceparent):
                 response = await answer_run(
-                    self._agent, memory, request, run, fallback=self._fallback, get_stream=self._get_stream
+                    self._agent,
+                    memory,
+                    request,
+                    run,
+                    fallback=self._fallback,
+                    max_tool_result_bytes=self._max_tool_result_bytes,
+                    get_stream=self._get_stream,
                 )
         except DeadRunError as dead:
             return {"status": str(dead)}

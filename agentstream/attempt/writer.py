@@ -5,12 +5,12 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
 from agentstream import telemetry
-from agentstream.model import Chunk, RunKey, Verdict, now_ms
+from agentstream.model import MESSAGE, Chunk, Piece, RunKey, Verdict, now_ms
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.text import TextNormalizer
@@ -94,7 +94,7 @@ class AttemptWriter:
 
     @property
     def text(self) -> str:
-        """All that was written."""
+        """All text that was written."""
         return "".join(self._said)
 
     def write(self, text: str) -> None:
@@ -104,8 +104,19 @@ class AttemptWriter:
         self._said.append(text)
         self._queue(self._normalizer.feed(text))
 
+    async def tell(self, pieces: Iterable[Piece]) -> None:
+        """Take over what an agent tells, text and other events, and wait as ``drain`` does after each."""
+        for piece in pieces:
+            if piece.kind == MESSAGE:
+                self.write(piece.data)
+            else:
+                self._queue(piece.data, piece.kind)
+            await self.drain()
+
     async def drain(self) -> None:
         """Wait while too much is pending and Redis answers, which keeps memory bounded at the pace of Redis."""
+        if self._pending_characters <= HIGH_WATER_CHARACTERS:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 while self._pending_characters > HIGH_WATER_CHARACTERS and self._answered and self._is_writing:
@@ -155,7 +166,7 @@ class AttemptWriter:
         if self._task is not None:
             self._task.cancel()
 
-    def _queue(self, text: str) -> None:
+    def _queue(self, text: str, kind: str = MESSAGE) -> None:
         if not text or self._overflowed or self.verdict is Verdict.STOP:
             return
         if self._pending_characters + len(text) > MAX_PENDING_CHARACTERS:
@@ -164,7 +175,7 @@ class AttemptWriter:
             self._pending_characters = 0
             self._log(logging.WARNING, "chunks overflow; the end of the run repairs the stream")
             return
-        self._pending.append(Chunk(text, now_ms()))
+        self._pending.append(Chunk(text, now_ms(), kind))
         self._pending_characters += len(text)
         self._wake.set()
 
@@ -226,9 +237,12 @@ class AttemptWriter:
 
     async def _wait_for_chunks(self) -> None:
         self._wake.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                await self._wake.wait()
+        # Not asyncio.timeout, which costs more, and a chunk comes first nearly always.
+        timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     def _obey(self, verdict: Verdict) -> None:
         if self.verdict is Verdict.CONTINUE and verdict is not Verdict.CONTINUE:

@@ -15,9 +15,9 @@ from agentstream.http.service import Service
 from agentstream.http.stream_response import frames_response, stream_headers
 from agentstream.model import Event, UnknownRunError
 from agentstream.runs.handles import ConversationHandle, Runs
-from agentstream.runs.starter import run_of_key
 from agentstream.wire.ag_ui import VERSION, AgUiEncoder
-from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, RETRY, Position
+from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, Position
+from agentstream.wire.sse import RETRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class AgUiRoutes:
         asked = await parse_run_agent_input(req, self._service.settings.max_message_bytes)
         # A run that nobody can follow yet is not started either.
         self._service.refuse_when_full()
-        runs = await self._service.runs(client)
+        runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, asked.request)
         return await self._stream(runs, _followed(agent, asked, run.correlation_id), NOWHERE)
 
@@ -70,30 +70,34 @@ class AgUiRoutes:
         thread_id = parse_optional_id(req, "thread_id")
         if thread_id is None:
             raise bad_request("The thread_id is missing: name the thread of the run.")
+        runs = await self._service.runs(req, client)
         joined = parse_optional_id(req, "correlation_id")
         followed = _Followed(
             agent,
             thread_id,
             run_id,
-            joined or run_of_key(agent, run_key(thread_id, run_id)),
+            joined or runs.run_of_key(agent, run_key(thread_id, run_id)),
             speaks_1_0=req.query_params.get("protocol_version") == VERSION,
             joins=joined is not None,
         )
-        return await self._stream(await self._service.runs(client), followed, parse_resume_position(req))
+        return await self._stream(runs, followed, parse_resume_position(req))
 
     async def connect_agui(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agui/{agent_name}/connect``"""
         agent = self._service.known_agent(req.path_params["agent_name"])
         asked = await parse_run_agent_input(req, self._service.settings.max_message_bytes, joins=True)
-        runs = await self._service.runs(client)
-        conversation = runs.conversation(asked.thread_id)
+        runs = await self._service.runs(req, client)
+        try:
+            conversation = await runs.conversation(asked.thread_id)
+        except UnknownRunError:
+            return await _what_was_said(None, asked)
         correlation_id = await conversation.open_run()
         if correlation_id is None:
             return await _what_was_said(conversation, asked)
         return await self._stream(runs, _followed(agent, asked, correlation_id, joins=True), NOWHERE)
 
     async def _stream(self, runs: Runs, followed: _Followed, after: Position) -> Response:
-        conversation = runs.conversation(followed.thread_id)
+        conversation = await runs.conversation(followed.thread_id)
         encoder = AgUiEncoder(
             followed.thread_id,
             followed.run_id,
@@ -114,10 +118,11 @@ def _followed(agent: str, asked: RunAgentInput, correlation_id: str, *, joins: b
     return _Followed(agent, asked.thread_id, asked.run_id, correlation_id, asked.speaks_1_0, joins)
 
 
-async def _what_was_said(conversation: ConversationHandle, asked: RunAgentInput) -> Response:
+async def _what_was_said(conversation: ConversationHandle | None, asked: RunAgentInput) -> Response:
     encoder = AgUiEncoder(asked.thread_id, asked.run_id, None, speaks_1_0=asked.speaks_1_0, joins=True)
-    with contextlib.suppress(UnknownRunError):
-        encoder.said = await conversation.messages()
+    if conversation is not None:
+        with contextlib.suppress(UnknownRunError):
+            encoder.said = await conversation.messages()
     frames = b"".join([RETRY, *encoder.begin()])
     return Response(frames, headers=stream_headers(asked.thread_id), media_type=MEDIA_TYPE)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentstream.model import CommittedMessage
+from agentstream.model import CommittedMessage, ListedConversation
 
 ID_PATTERN = r"^(?!\.+$)[A-Za-z0-9._-]{1,128}$"
 
@@ -48,6 +48,12 @@ class Conversation(BaseModel):
 
     conversation_id: Id
     messages: list[CommittedMessage]
+
+
+class Conversations(BaseModel):
+    """The conversations of the user who is signed in, newest first."""
+
+    conversations: list[ListedConversation]
 
 
 class AgentName(BaseModel):

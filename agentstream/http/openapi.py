@@ -14,12 +14,14 @@ from agentstream.http.bodies import (
     Answered,
     ChatBody,
     Conversation,
+    Conversations,
     Health,
     Problem,
     RunAgentBody,
     RunBody,
 )
 from agentstream.http.problems import PROBLEM_MEDIA_TYPE
+from agentstream.http.requests import INCLUDES
 from agentstream.runs.handles import RunView
 from agentstream.wire import plain, sse
 
@@ -37,6 +39,7 @@ MODELS: Mapping[type[BaseModel], bool] = {
     Answered: False,
     RunView: False,
     Conversation: False,
+    Conversations: False,
     Health: False,
     Problem: False,
 }
@@ -95,8 +98,7 @@ def describe(routes: Mapping[tuple[str, str], str], agents: Sequence[str], prefi
 
 
 def _operation(operation: Operation, route: str, name: str, agents: Sequence[str]) -> Json:
-    # Internal errors and parts out of reach can be the answer to anything.
-    problems = {*operation.problems, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE}
+    problems = {*operation.problems, *EVERYWHERE}
     responses = {status: _problem(status) for status in sorted(problems)} | dict(operation.responses)
     described: Json = {
         "operationId": name,
@@ -147,12 +149,15 @@ def _header(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
 
+# Nobody is signed in where users do; something went wrong inside; a part is out of reach.
+EVERYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
 TEXT: Json = {"type": "string"}
 ID: Json = {"type": "string", "pattern": ID_PATTERN}
 # An empty one is none.
 CURSOR: Json = {"type": "string", "pattern": r"^([0-9]{1,19}-[0-9]{1,19})?$"}
 FRAME_ID: Json = {"type": "string", "pattern": r"^([0-9]{1,19}-[0-9]{1,19}(\.[0-9]{1,9})?)?$"}
 BOOLEAN: Json = {"enum": ["true", "false", "1", "0", "yes", "no"]}
+INCLUDE: Json = {"type": "string", "pattern": r"^((NAME)(,(NAME))*)?$".replace("NAME", "|".join(INCLUDES))}
 # Of a stream the description tells what one event is: the fields of section 9.2.6 of WHATWG HTML.
 STREAM: Json = {
     "type": "object",
@@ -207,6 +212,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             _header("Last-Event-ID", CURSOR, "The same, and before it."),
             CORRELATION_ID,
             _query("follow", BOOLEAN, "Whether to wait for what comes; true without it."),
+            _query("include", INCLUDE, "Which further events to tell: tool calls and results, reasoning, usage."),
+            _query("format", {"enum": ["json"]}, "With json, the data of every event is one line of JSON."),
         ),
     ),
     ("GET", "agent/runs/{correlation_id}"): Operation(
@@ -219,6 +226,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {HTTPStatus.ACCEPTED: _answer("The run as it was.", {JSON: _reference(RunView)})},
         (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
+    ("GET", "agent/conversations"): Operation(
+        "List the conversations of the user who is signed in, newest first.",
+        {HTTPStatus.OK: _answer("The conversations.", {JSON: _reference(Conversations)})},
+        (HTTPStatus.NOT_FOUND,),
+    ),
     ("GET", "agent/conversations/{conversation_id}"): Operation(
         "Read what was said.",
         {HTTPStatus.OK: _answer("The messages.", {JSON: _reference(Conversation)})},
@@ -227,7 +239,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("DELETE", "agent/conversations/{conversation_id}"): Operation(
         "Erase a conversation for good.",
         {HTTPStatus.NO_CONTENT: _answer("It is gone, or never was.")},
-        (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
+        (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
     ),
     ("POST", "agui/{agent_name}"): Operation(
         "Start a run and stream it as AG-UI.",

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from starlette.requests import ClientDisconnect
 
 from agentstream.http.bodies import Problem
-from agentstream.model import DurableUnavailableError
+from agentstream.model import DurableUnavailableError, UnknownRunError
 from agentstream.stream.handler import OverloadedError
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -65,6 +65,9 @@ def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..
         except RedisError as error:
             logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)
             return not_now(f"Redis does not answer. {TRY_AGAIN}").response()
+        except UnknownRunError:
+            detail = "There is no such conversation or run. Start one with POST run."
+            return ProblemError(HTTPStatus.NOT_FOUND, detail).response()
         except DurableUnavailableError as error:
             logger.warning("%s: the durable runtime does not answer: %r", handler.__name__, error.__cause__)
             return not_now(f"The durable runtime does not answer. {TRY_AGAIN}").response()

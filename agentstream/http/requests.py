@@ -10,11 +10,27 @@ from azurefunctions.extensions.http.fastapi import Request
 
 from agentstream.http.bodies import UNSUPPORTED_OPTIONS
 from agentstream.http.problems import ProblemError
-from agentstream.model import FIRST_CURSOR, RunRequest, parse_cursor
+from agentstream.model import (
+    FIRST_CURSOR,
+    FURTHER_KINDS,
+    REASONING,
+    TOOL_CALL,
+    TOOL_RESULT,
+    USAGE,
+    RunRequest,
+    parse_cursor,
+)
 from agentstream.stream.text import well_formed
 
 # Ours, and the framework's newer and older names for a conversation.
 CONVERSATION_NAMES = ("conversation_id", "session_id", "sessionId", "thread_id")
+# What ``include`` calls the further kinds of events.
+INCLUDES = {
+    "tools": frozenset((TOOL_CALL, TOOL_RESULT)),
+    "reasoning": frozenset((REASONING,)),
+    "usage": frozenset((USAGE,)),
+    "all": FURTHER_KINDS,
+}
 WAIT_HEADER = "x-ms-wait-for-response"
 # A JSON string may write each byte of a message as an escape of six characters.
 JSON_ESCAPE_BYTES = 6
@@ -103,6 +119,31 @@ def parse_boolean(name: str, value: str | bool) -> bool:
     if parsed is None:
         raise bad_request(f"{name} is not valid: send true or false.")
     return parsed
+
+
+def parse_include(request: Request) -> frozenset[str]:
+    """Return the kinds of further events that ``include`` asks for: a comma-separated list, empty by default.
+
+    Raises:
+        ProblemError: 400, it names anything else.
+    """
+    names = {name for value in request.query_params.getlist("include") if value for name in value.split(",")}
+    if not names <= INCLUDES.keys():
+        known = ", ".join(INCLUDES)
+        raise bad_request(f"include is not valid: send a comma-separated list of {known}, or leave it out.")
+    return frozenset[str]().union(*(INCLUDES[name] for name in names))
+
+
+def parse_format(request: Request) -> bool:
+    """Return whether ``format`` asks for the data of all events as JSON.
+
+    Raises:
+        ProblemError: 400, it asks for anything else.
+    """
+    value: str | None = request.query_params.get("format")
+    if value not in (None, "json"):
+        raise bad_request("format is not valid: send json, or leave it out.")
+    return value == "json"
 
 
 async def _read_body(request: Request, max_message_bytes: int) -> dict[str, Any]:

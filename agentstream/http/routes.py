@@ -13,13 +13,15 @@ from azurefunctions.extensions.http.fastapi import JSONResponse, PlainTextRespon
 from redis.exceptions import RedisError
 
 from agentstream.http.ag_ui_routes import AgUiRoutes
-from agentstream.http.bodies import Accepted, AgentName, Answered, Conversation, Health, RedisHealth
+from agentstream.http.bodies import Accepted, AgentName, Answered, Conversation, Conversations, Health, RedisHealth
 from agentstream.http.openapi import describe
 from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
     parse_boolean,
+    parse_format,
     parse_id,
+    parse_include,
     parse_optional_id,
     parse_resume_cursor,
     parse_run_request,
@@ -66,10 +68,13 @@ def create_http_functions(
 
     described: dict[tuple[str, str], str] = {}
 
-    def register(handler: Any, method: str, route: str, **options: Any) -> None:
+    # Where users sign in, the platform and not the host has let the request pass.
+    level = func.AuthLevel.ANONYMOUS if service.signs_in else None
+
+    def register(handler: Any, method: str, route: str, auth_level: func.AuthLevel | None = level) -> None:
         described[method, route] = handler.__name__
         function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
-        blueprint.route(route=route, methods=[method], **options)(function)
+        blueprint.route(route=route, methods=[method], auth_level=auth_level)(function)
 
     AgUiRoutes(service).register(register)
     UiMessageRoutes(service).register(register)
@@ -77,6 +82,7 @@ def create_http_functions(
     register(routes.follow_stream, "GET", "agent/stream/{conversation_id}")
     register(routes.get_run, "GET", "agent/runs/{correlation_id}")
     register(routes.cancel_run, "POST", "agent/runs/{correlation_id}/cancel")
+    register(routes.get_conversations, "GET", "agent/conversations")
     register(routes.get_conversation, "GET", "agent/conversations/{conversation_id}")
     register(routes.delete_conversation, "DELETE", "agent/conversations/{conversation_id}")
     register(routes.get_health, "GET", "health", auth_level=func.AuthLevel.ANONYMOUS)
@@ -103,7 +109,7 @@ class _Routes:
         """``POST /api/agents/{agent_name}/run``"""
         agent = self._service.known_agent(req.path_params["agent_name"])
         request = await parse_run_request(req, self._service.settings.max_message_bytes)
-        runs = await self._service.runs(client)
+        runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, request)
         if request.wait_for_response and not self._service.is_full:
             with self._service.counting():
@@ -117,16 +123,15 @@ class _Routes:
     async def follow_stream(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/stream/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        follower = (
-            (await self._service.runs(client))
-            .conversation(conversation_id)
-            .follow(
-                cursor=parse_resume_cursor(req),
-                correlation_id=parse_optional_id(req, "correlation_id"),
-                waits=parse_boolean("follow", req.query_params.get("follow", True)),
-                seconds=self._service.settings.stream_max_seconds,
-            )
+        conversation = await (await self._service.runs(req, client)).conversation(conversation_id)
+        follower = conversation.follow(
+            cursor=parse_resume_cursor(req),
+            correlation_id=parse_optional_id(req, "correlation_id"),
+            include=parse_include(req),
+            waits=parse_boolean("follow", req.query_params.get("follow", True)),
+            seconds=self._service.settings.stream_max_seconds,
         )
+        as_json = parse_format(req)
         headers = stream_headers(conversation_id)
         batches = self._service.batches(follower)
         first = await anext(batches, None)
@@ -135,14 +140,14 @@ class _Routes:
         if _prefers_plain_text(req):
             content, media_type = _plain_text(first, batches, follower), plain.MEDIA_TYPE
         else:
-            content, media_type = _server_sent_events(first, batches), sse.MEDIA_TYPE
+            content, media_type = _server_sent_events(first, batches, as_json), sse.MEDIA_TYPE
         return StreamResponse(content, batches, follower.deadline, headers, media_type)
 
     async def get_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/runs/{correlation_id}``"""
         correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         try:
-            view = await (await self._service.runs(client)).run(correlation_id).view()
+            view = await (await self._service.runs(req, client)).run(correlation_id).view()
         except UnknownRunError:
             raise _unknown_run() from None
         return JSONResponse(view.model_dump())
@@ -151,7 +156,7 @@ class _Routes:
         """``POST /api/agent/runs/{correlation_id}/cancel``"""
         correlation_id = parse_id("correlation_id", req.path_params["correlation_id"])
         try:
-            view = await (await self._service.runs(client)).run(correlation_id).cancel()
+            view = await (await self._service.runs(req, client)).run(correlation_id).cancel()
         except UnknownRunError:
             raise _unknown_run() from None
         except RunEndedError:
@@ -159,11 +164,17 @@ class _Routes:
             raise ProblemError(HTTPStatus.CONFLICT, detail) from None
         return JSONResponse(view.model_dump(), HTTPStatus.ACCEPTED)
 
+    async def get_conversations(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
+        """``GET /api/agent/conversations``"""
+        conversations = await (await self._service.runs(req, client)).conversations()
+        return JSONResponse(Conversations(conversations=conversations).model_dump())
+
     async def get_conversation(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         try:
-            messages = await (await self._service.runs(client)).conversation(conversation_id).messages()
+            conversation = await (await self._service.runs(req, client)).conversation(conversation_id)
+            messages = await conversation.messages()
         except UnknownRunError:
             detail = "There is no conversation of this conversation_id."
             raise ProblemError(HTTPStatus.NOT_FOUND, detail) from None
@@ -173,7 +184,8 @@ class _Routes:
         """``DELETE /api/agent/conversations/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         try:
-            await (await self._service.runs(client)).conversation(conversation_id).erase()
+            runs = await self._service.runs(req, client)
+            await (await runs.conversation(conversation_id, erased_too=True)).erase()
         except OpenRunError:
             detail = "A run of this conversation is open. Cancel it or wait for its end, then delete."
             raise ProblemError(HTTPStatus.CONFLICT, detail) from None
@@ -233,12 +245,13 @@ def _prefers_plain_text(req: Request) -> bool:
 
 
 async def _server_sent_events(
-    first: list[Event], batches: AsyncGenerator[list[Event], None]
+    first: list[Event], batches: AsyncGenerator[list[Event], None], as_json: bool
 ) -> AsyncGenerator[bytes, None]:
-    for piece in sse.pieces(first):
+    yield sse.RETRY
+    for piece in sse.pieces(first, as_json=as_json):
         yield piece
     async for events in batches:
-        for piece in sse.pieces(events):
+        for piece in sse.pieces(events, as_json=as_json):
             yield piece
 
 

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from http import HTTPStatus
 
 import azure.durable_functions as df
+from azurefunctions.extensions.http.fastapi import Request
 
 from agentstream import telemetry
 from agentstream.http.observed import observed
+from agentstream.http.owners import owner_of
 from agentstream.http.problems import TRY_AGAIN, ProblemError, not_now
 from agentstream.http.turns import Turns
 from agentstream.model import (
@@ -55,10 +57,21 @@ class Service:
         self._starts = Turns(STARTS_AT_ONCE, STARTS_WAITING, START_WAIT_SECONDS)
         self._recovery = Recovery(settings.heartbeat_seconds)
 
-    async def runs(self, client: df.DurableOrchestrationClient) -> Runs:
-        """Return all runs and conversations, as the request of this durable client reaches them."""
-        both = Sources(await self.get_stream(), CommittedState(client, self.agents))
-        return Runs(both, self._recovery, self.settings.run_timeout_seconds, self.settings.heartbeat_seconds)
+    @property
+    def signs_in(self) -> bool:
+        """Whether users sign in, and know of their own conversations only."""
+        return self.settings.auth == "easy_auth"
+
+    async def runs(self, request: Request, client: df.DurableOrchestrationClient) -> Runs:
+        """Return the runs and conversations that a request may know of, and that its durable client reaches.
+
+        Raises:
+            ProblemError: 401, nobody is signed in where users do.
+        """
+        owner = owner_of(request) if self.signs_in else None
+        committed = CommittedState(client, self.agents, self.settings.max_tool_result_bytes)
+        both = Sources(await self.get_stream(), committed)
+        return Runs(both, self._recovery, self.settings.run_timeout_seconds, self.settings.heartbeat_seconds, owner)
 
     def known_agent(self, name: str) -> str:
         """Return the agent's name.
@@ -80,7 +93,7 @@ class Service:
         async with self._starts.take():
             with telemetry.run_span("accept run", {}) as span:
                 run = await _started(runs, agent, request)
-                span.set_attributes(telemetry.run_ids(run.conversation_id, run.correlation_id, agent))
+                span.set_attributes(telemetry.run_ids(run.conversation_id, run.correlation_id, agent, run.owner))
             return run
 
     @property

@@ -99,7 +99,7 @@ async def frames_response(
 async def _frames(
     encoder: frames.FrameEncoder, first: list[bytes], batches: AsyncGenerator[list[Event], None]
 ) -> AsyncGenerator[bytes, None]:
-    for piece in pieces.join([frames.RETRY, *first]):
+    for piece in pieces.join([sse.RETRY, *first]):
         yield piece
     try:
         async for events in batches:

@@ -1,5 +1,6 @@
 """The routes of the AI SDK's chat clients: send a message, resume the stream of its answer."""
 
+import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +12,7 @@ from agentstream.http.chat_requests import parse_chat_request, parse_resume_posi
 from agentstream.http.requests import parse_id, parse_optional_id
 from agentstream.http.service import Service
 from agentstream.http.stream_response import frames_response, stream_headers
+from agentstream.model import UnknownRunError
 from agentstream.runs.handles import ConversationHandle
 from agentstream.wire.frames import NOWHERE, Position
 from agentstream.wire.ui_message import HEADERS, UiMessageEncoder
@@ -33,16 +35,19 @@ class UiMessageRoutes:
         agent = self._service.known_agent(asked.agent or self._service.agents[0])
         # A run that nobody can follow yet is not started either.
         self._service.refuse_when_full()
-        runs = await self._service.runs(client)
+        runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, asked.request)
-        return await self._stream(runs.conversation(run.conversation_id), run.correlation_id, NOWHERE)
+        return await self._stream(await runs.conversation(run.conversation_id), run.correlation_id, NOWHERE)
 
     async def resume_chat(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/chat/{conversation_id}/stream``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
         after = parse_resume_position(req)
-        conversation = (await self._service.runs(client)).conversation(conversation_id)
-        correlation_id = parse_optional_id(req, "correlation_id") or await conversation.open_run()
+        correlation_id = parse_optional_id(req, "correlation_id")
+        runs = await self._service.runs(req, client)
+        with contextlib.suppress(UnknownRunError):
+            conversation = await runs.conversation(conversation_id)
+            correlation_id = correlation_id or await conversation.open_run()
         if correlation_id is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=stream_headers(conversation_id))
         return await self._stream(conversation, correlation_id, after)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import heapq
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,8 +15,19 @@ from agent_framework_durabletask import AgentSessionId, DurableAgentStateRespons
 from azure.durable_functions.models.DurableOrchestrationStatus import DurableOrchestrationStatus
 from pydantic import BaseModel
 
-from agentstream.agent_memory import AgentMemory, entry_text, is_error
-from agentstream.model import CommittedMessage, DurableUnavailableError, RunInput, RunResult, RunStatus
+from agentstream.agent_events import committed_pieces
+from agentstream.agent_memory import AgentMemory, entry_contents, entry_text, is_error
+from agentstream.model import (
+    CommittedMessage,
+    DurableUnavailableError,
+    ListedConversation,
+    Piece,
+    RunInput,
+    RunResult,
+    RunStatus,
+)
+from agentstream.runs.owner_list import ADD, REMOVE, OwnerList, entry_of, iso_utc, owner_list
+from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.text import well_formed
 
 ORCHESTRATION = "run_agent"
@@ -48,6 +59,14 @@ class CommittedRun(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class CommittedAnswer:
+    """What an agent remembers of a run: its result, and the pieces of its answer with its tool calls and results."""
+
+    result: RunResult
+    pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
 class CommittedState:
     """The durable runtime, as one request or activity reaches it.
 
@@ -56,10 +75,12 @@ class CommittedState:
     Args:
         client: The durable client.
         agents: The names of the agents whose conversations there are.
+        max_tool_result_bytes: After so many bytes a tool's result is cut.
     """
 
     client: df.DurableOrchestrationClient
     agents: Sequence[str]
+    max_tool_result_bytes: int = MAX_TOOL_RESULT_BYTES
 
     async def start(self, run: RunInput) -> None:
         """Start a run's orchestration."""
@@ -90,10 +111,18 @@ class CommittedState:
 
     async def results(self, agent: str, conversation_id: str) -> dict[str, RunResult]:
         """Return the results of an agent's runs in a conversation by correlation_id, oldest first."""
+        responses = _responses(await self._memory(agent, conversation_id))
+        return {correlation_id: _committed_result(entry) for correlation_id, entry in responses}
+
+    async def answers(self, agent: str, conversation_id: str) -> dict[str, CommittedAnswer]:
+        """Return what an agent remembers of its runs in a conversation by correlation_id, oldest first."""
+        responses = _responses(await self._memory(agent, conversation_id))
         return {
-            entry.correlation_id: _committed_result(entry)
-            for entry in (await self._memory(agent, conversation_id)).entries
-            if isinstance(entry, DurableAgentStateResponse) and entry.correlation_id
+            correlation_id: CommittedAnswer(
+                _committed_result(entry),
+                committed_pieces(entry_contents(entry), correlation_id, self.max_tool_result_bytes),
+            )
+            for correlation_id, entry in responses
         }
 
     async def cut_off_result(self, run: RunInput) -> RunResult:
@@ -108,6 +137,22 @@ class CommittedState:
         memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
         # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
         return list(heapq.merge(*map(_messages, memories), key=lambda message: message.created_at))
+
+    async def conversations(self, owner: str) -> list[ListedConversation]:
+        """Return an owner's conversations, newest first."""
+        response = await _call(self.client.read_entity_state(owner_list(owner)))
+        state = _decoded(response.entity_state) if response.entity_exists else {}
+        return OwnerList.model_validate(state).conversations
+
+    async def list_run(self, run: RunInput) -> None:
+        """Put a run's conversation into its owner's list, at the top."""
+        if run.owner is not None:
+            await _call(self.client.signal_entity(owner_list(run.owner), ADD, entry_of(run)))
+
+    async def unlist(self, owner: str, conversation_id: str, since: int) -> None:
+        """Take a conversation that was erased off its owner's list; ``since`` is the time of the erasure, in ms."""
+        erased = {"conversation_id": conversation_id, "since": iso_utc(since)}
+        await _call(self.client.signal_entity(owner_list(owner), REMOVE, erased))
 
     async def erase(self, conversation_id: str, runs: Iterable[str], since: int) -> set[str]:
         """Erase the agents' memory of a conversation, and the history of its runs: these, and those in that memory.
@@ -178,6 +223,12 @@ def _result(status: DurableOrchestrationStatus) -> RunResult | None:
     if status.runtime_status is df.OrchestrationRuntimeStatus.Completed:
         return RunResult.model_validate(_decoded(status.output))
     return None
+
+
+def _responses(memory: AgentMemory) -> Iterator[tuple[str, DurableAgentStateResponse]]:
+    for entry in memory.entries:
+        if isinstance(entry, DurableAgentStateResponse) and entry.correlation_id:
+            yield entry.correlation_id, entry
 
 
 def _committed_result(entry: DurableAgentStateResponse) -> RunResult:

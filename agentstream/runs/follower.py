@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from agentstream import telemetry
 from agentstream.model import (
     FIRST_CURSOR,
+    FURTHER_KINDS,
     DurableUnavailableError,
     Event,
     UnknownRunError,
@@ -34,6 +35,7 @@ class Follower:
         conversation_id: The conversation to follow.
         cursor: Only what came after this entry.
         correlation_id: Only this run, or None for all.
+        include: Of the ``FURTHER_KINDS`` of events those that it is told.
         waits: Whether to wait for more while a run is open.
         heartbeat_seconds: After this long without an event there is a silence to tell of.
         deadline: When it ends, in monotonic seconds.
@@ -45,6 +47,7 @@ class Follower:
     conversation_id: str
     cursor: str
     correlation_id: str | None
+    include: Collection[str]
     waits: bool
     heartbeat_seconds: float
     deadline: float
@@ -123,14 +126,18 @@ class Follower:
             trimmed = await self.recovery.trimmed_runs(self.both, self.conversation_id)
             ended = [run for run in trimmed if run.outcome is not None]
             for run in ended:
-                events = run.events(cursor)
+                events = [event for event in run.events(cursor) if self._includes(event)]
                 yield _read_on_from(bounds.trimmed, events) if run is ended[-1] else events
+
+    def _includes(self, event: Event) -> bool:
+        return event.kind in self.include or event.kind not in FURTHER_KINDS
 
     def _read(self, cursor: str) -> AsyncGenerator[list[Event], None]:
         return self.both.stream.read_stream(
             self.conversation_id,
             cursor,
             correlation_id=self.correlation_id,
+            include=self.include,
             follow=self.waits,
             silence_seconds=self.heartbeat_seconds,
             max_seconds=self.deadline - time.monotonic(),

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -11,9 +12,11 @@ from redis.exceptions import RedisError
 from agentstream.model import (
     ERROR_MESSAGES,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     CommittedMessage,
     DurableUnavailableError,
     ErasedError,
+    ListedConversation,
     OpenRunError,
     RunEndedError,
     RunInput,
@@ -25,7 +28,7 @@ from agentstream.model import (
 from agentstream.runs.committed import CommittedRun
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
-from agentstream.runs.starter import RunStarter
+from agentstream.runs.starter import RunStarter, run_of_key
 
 
 class RunError(BaseModel):
@@ -63,24 +66,53 @@ class Runs:
         recovery: What the requests of the process share.
         timeout_seconds: When the run timer ends a run.
         heartbeat_seconds: After how long a silence a follower is told of it.
+        owner: The user who is signed in, and who knows of no others'; None where nobody signs in.
     """
 
     both: Sources
     recovery: Recovery
     timeout_seconds: float
     heartbeat_seconds: float
+    owner: str | None = None
 
     async def start(self, agent: str, request: RunRequest) -> RunInput:
         """Start the run that a client asks for, once for each idempotency key (``RunStarter.start``)."""
-        return await RunStarter(self.both, self.recovery, self.timeout_seconds).start(agent, request)
+        return await RunStarter(self.both, self.recovery, self.timeout_seconds, self.owner).start(agent, request)
 
     def run(self, correlation_id: str) -> "RunHandle":
         """Return a handle on a run, known or not."""
         return RunHandle(self, correlation_id)
 
-    def conversation(self, conversation_id: str) -> "ConversationHandle":
-        """Return a handle on a conversation, known or not."""
+    def run_of_key(self, agent: str, key: str) -> str:
+        """Return the correlation_id of the run that an idempotency key of the owner's names."""
+        return run_of_key(agent, key, self.owner)
+
+    async def conversation(self, conversation_id: str, *, erased_too: bool = False) -> "ConversationHandle":
+        """Return a handle on a conversation: where nobody signs in, known or not.
+
+        Args:
+            conversation_id: The conversation.
+            erased_too: Whether also on one that its owner has erased, perhaps not to the end.
+
+        Raises:
+            UnknownRunError: Nobody knows it, or it is another owner's.
+        """
+        if self.owner is not None:
+            owner = await self.recovery.owner(self.both, conversation_id)
+            is_erased = erased_too and owner is None and await self.both.stream.erasure(conversation_id)
+            if owner != self.owner and not is_erased:
+                raise UnknownRunError(conversation_id)
         return ConversationHandle(self, conversation_id)
+
+    async def conversations(self) -> list[ListedConversation]:
+        """Return the owner's conversations, newest first.
+
+        Raises:
+            UnknownRunError: Nobody signs in.
+        """
+        if self.owner is None:
+            raise UnknownRunError
+        return await self.both.committed.conversations(self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +151,7 @@ class RunHandle:
         reading = self.runs.both.stream.read_stream(
             conversation_id,
             correlation_id=self.correlation_id,
+            include=(),
             silence_seconds=self.runs.heartbeat_seconds,
             max_seconds=seconds,
         )
@@ -132,7 +165,7 @@ class RunHandle:
 
     async def _committed(self) -> CommittedRun:
         committed = await self.runs.both.committed.run(self.correlation_id)
-        if committed is None:
+        if committed is None or self.runs.owner not in (None, committed.input.owner):
             raise UnknownRunError(self.correlation_id)
         return committed
 
@@ -232,7 +265,14 @@ class ConversationHandle:
         return min(open_runs)[1] if open_runs else None
 
     def follow(
-        self, *, cursor: str, correlation_id: str | None, waits: bool, seconds: float, held: str = FIRST_CURSOR
+        self,
+        *,
+        cursor: str,
+        correlation_id: str | None,
+        waits: bool,
+        seconds: float,
+        include: Collection[str] = FURTHER_KINDS,
+        held: str = FIRST_CURSOR,
     ) -> Follower:
         """Return a follower of the conversation, or of one run of it, that ends after so many seconds."""
         return Follower(
@@ -241,6 +281,7 @@ class ConversationHandle:
             self.conversation_id,
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             waits=waits,
             heartbeat_seconds=self.runs.heartbeat_seconds,
             deadline=time.monotonic() + seconds,
@@ -261,6 +302,8 @@ class ConversationHandle:
             raise OpenRunError(self.conversation_id)
         erased = await self.runs.both.committed.erase(self.conversation_id, runs, since)
         await stream.release_keys(erased)
+        if self.runs.owner is not None:
+            await self.runs.both.committed.unlist(self.runs.owner, self.conversation_id, since)
         # What was restored until the durable state was gone goes, too.
         if await stream.erase(self.conversation_id, finished=True) is None:
             raise OpenRunError(self.conversation_id)

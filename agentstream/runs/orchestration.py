@@ -18,6 +18,7 @@ from agent_framework_durabletask import AgentSessionId, RunRequest
 from agentstream import telemetry
 from agentstream.model import CANCELLED, DurableUnavailableError, ErasedError, RunInput, RunResult, RunStatus, now_ms
 from agentstream.runs.committed import CANCEL_EVENT, ORCHESTRATION, CommittedState
+from agentstream.runs.owner_list import add_owner_list
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.text import normalized
@@ -146,6 +147,7 @@ def create_run_functions(get_stream: GetStream = get_stream_handler) -> df.Bluep
     blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
     finishing = blueprint.durable_client_input(client_name="client")(finish_run)
     blueprint.function_name(FINISH_RUN)(blueprint.activity_trigger(input_name="ending")(finishing))
+    add_owner_list(blueprint)
     blueprint.function_name(MARK_CANCELLED)(blueprint.activity_trigger(input_name="ending")(mark_cancelled))
     return blueprint
 
@@ -174,10 +176,11 @@ async def finish(
         result = RunResult.model_validate(ending["failure"])
     else:
         result = await _committed_result(committed, run, ending["give_up_at"])
-    with contextlib.suppress(ErasedError):
+    with contextlib.suppress(ErasedError, DurableUnavailableError):
         while (status := await write_result(stream, run, result)) is None:
             result = await _committed_result(committed, run, ending["give_up_at"])
         result = _ended_as(status, result)
+        await committed.list_run(run)
     logger.info("run %s: %s", run.correlation_id, result.status)
     return result
 
@@ -206,7 +209,7 @@ async def cancel(stream: RedisStreamHandler, run: RunInput) -> RunStatus:
 
 def _span_of(name: str, ending: dict[str, Any]) -> AbstractContextManager[Any]:
     run = _run_of(ending)
-    ids = telemetry.run_ids(run.conversation_id, run.correlation_id, run.agent)
+    ids = telemetry.run_ids(run.conversation_id, run.correlation_id, run.agent, run.owner)
     return telemetry.run_span(name, ids, continues=run.traceparent)
 
 

@@ -11,8 +11,20 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from agentstream import telemetry
-from agentstream.model import ErasedError, LostRun, Outcome, RunRecord, RunResult, RunStatus, now_ms
-from agentstream.runs.committed import CommittedRun, CommittedState
+from agentstream.model import (
+    MESSAGE,
+    ErasedError,
+    LostRun,
+    Outcome,
+    Piece,
+    RunInput,
+    RunRecord,
+    RunResult,
+    RunStatus,
+    now_ms,
+    text_pieces,
+)
+from agentstream.runs.committed import CommittedAnswer, CommittedRun, CommittedState
 from agentstream.runs.orchestration import write_result
 from agentstream.runs.shared_calls import SharedCalls
 from agentstream.stream.handler import RedisStreamHandler
@@ -75,6 +87,20 @@ class Recovery:
         return await self._calls.call(
             ("restore", conversation_id, correlation_id), lambda: self._restore(both, conversation_id, correlation_id)
         )
+
+    async def owner(self, both: Sources, conversation_id: str) -> str | None:
+        """Return whose a conversation is: its first run's owner. Empty where that has none, None for an unknown one."""
+        runs = await both.stream.runs(conversation_id)
+        if not runs and await self.restore(both, conversation_id, None):
+            runs = await both.stream.runs(conversation_id)
+        for correlation_id, run in sorted(runs.items(), key=lambda item: _age(*item)):
+            if run.owner is not None:
+                return run.owner
+            # Redis had lost it, or it was never anybody's.
+            committed = await _read_run(both, correlation_id, self._reads)
+            if committed is not None and committed.input.owner is not None:
+                return committed.input.owner
+        return "" if runs else None
 
     async def trimmed_runs(self, both: Sources, conversation_id: str) -> list[LostRun]:
         """Return the committed runs that were trimmed from the stream."""
@@ -201,21 +227,24 @@ async def _lost_run(both: Sources, conversation_id: str, correlation_id: str) ->
     if run is None or run.input.conversation_id != conversation_id:
         return []
     result = await both.committed.cut_off_result(run.input) if run.cut_off else run.result
-    return [_lost(correlation_id, run.input.agent, result, run.input.created)]
+    answer = None
+    if result is not None and result.response is not None:
+        answer = (await both.committed.answers(run.input.agent, conversation_id)).get(correlation_id)
+    return [_lost(correlation_id, run.input.agent, result, answer, run.input)]
 
 
 async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semaphore) -> list[LostRun]:
-    async def lost_run(agent: str, correlation_id: str, result: RunResult) -> LostRun:
+    async def lost_run(agent: str, correlation_id: str, answer: CommittedAnswer) -> LostRun:
         # The agent's memory knows answers but not which of them were cancelled or came too late.
         run = await _read_run(both, correlation_id, reads)
         if run is None:
-            return _lost(correlation_id, agent, result, 0)
-        return _lost(correlation_id, agent, result if run.cut_off else run.result, run.input.created)
+            return _lost(correlation_id, agent, answer.result, answer, None)
+        return _lost(correlation_id, agent, answer.result if run.cut_off else run.result, answer, run.input)
 
     lost: list[LostRun] = []
     for agent in both.committed.agents:
-        results = await both.committed.results(agent, conversation_id)
-        lost += await _all(lost_run(agent, correlation_id, result) for correlation_id, result in results.items())
+        answers = await both.committed.answers(agent, conversation_id)
+        lost += await _all(lost_run(agent, correlation_id, answer) for correlation_id, answer in answers.items())
     return lost
 
 
@@ -224,10 +253,22 @@ async def _read_run(both: Sources, correlation_id: str, reads: asyncio.Semaphore
         return await both.committed.run(correlation_id)
 
 
-def _lost(correlation_id: str, agent: str, result: RunResult | None, created: int) -> LostRun:
+def _lost(
+    correlation_id: str, agent: str, result: RunResult | None, answer: CommittedAnswer | None, run: RunInput | None
+) -> LostRun:
+    created, owner = (0, None) if run is None else (run.created, run.owner)
     if result is None:
-        return LostRun(correlation_id, agent, None, "", created)
-    return LostRun(correlation_id, agent, result.outcome(correlation_id), normalized(result.response or ""), created)
+        return LostRun(correlation_id, agent, None, created=created, owner=owner)
+    text = normalized(result.response or "")
+    pieces = text_pieces(text)
+    # How the run ended is what its orchestration says, though its agent may have answered after that.
+    if answer is not None and "".join(piece.data for piece in answer.pieces if piece.kind == MESSAGE) == text:
+        pieces = [part for piece in answer.pieces for part in _split(piece)]
+    return LostRun(correlation_id, agent, result.outcome(correlation_id), pieces, created, owner)
+
+
+def _split(piece: Piece) -> list[Piece]:
+    return text_pieces(piece.data) if piece.kind == MESSAGE else [piece]
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

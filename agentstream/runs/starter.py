@@ -18,6 +18,7 @@ from agentstream.model import (
     PerhapsStartedError,
     RunInput,
     RunRequest,
+    UnknownRunError,
 )
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.stream.handler import START_CLAIM_MS
@@ -38,11 +39,13 @@ class RunStarter:
         both: Redis and the durable runtime.
         recovery: What the requests of the process share.
         timeout_seconds: When the run timer ends a run.
+        owner: Whose the runs are, None where nobody signs in.
     """
 
     both: Sources
     recovery: Recovery
     timeout_seconds: float
+    owner: str | None = None
 
     async def start(self, agent: str, request: RunRequest) -> RunInput:
         """Start the requested run, unless its idempotency key has started it before.
@@ -52,11 +55,16 @@ class RunStarter:
 
         Raises:
             KeyReusedError: The key has started another run.
+            UnknownRunError: The conversation is another owner's.
             BeingErasedError: The conversation is being erased.
             RedisError: Redis did not answer, and the run is not started.
             DurableUnavailableError: The durable runtime did not, and the run does nothing even if it starts later.
             PerhapsStartedError: Neither of them answered in the end.
         """
+        if request.conversation_id is not None and self.owner is not None:
+            known = await self.recovery.owner(self.both, request.conversation_id)
+            if known not in (None, self.owner):
+                raise UnknownRunError(request.conversation_id)
         if request.idempotency_key is None:
             run = self._run(agent, request, str(uuid.uuid4()), request.conversation_id or str(uuid.uuid4()))
             accepted = await self._accept(run, is_new=request.conversation_id is None)
@@ -65,7 +73,7 @@ class RunStarter:
 
     async def _start_once(self, agent: str, request: RunRequest, key: str) -> RunInput:
         # The id follows from the key, so the durable state knows the key for as long as it knows the run.
-        correlation_id = run_of_key(agent, key)
+        correlation_id = run_of_key(agent, key, self.owner)
         fingerprint = fingerprint_of(request)
         accepted = None
         deadline = time.monotonic() + OTHER_STARTER_SECONDS
@@ -93,7 +101,9 @@ class RunStarter:
             await self.recovery.restore(self.both, run.conversation_id, None)
         claim = secrets.token_hex(8)
         try:
-            return await self.both.stream.accept_run(run.conversation_id, run.correlation_id, run.agent, claim)
+            return await self.both.stream.accept_run(
+                run.conversation_id, run.correlation_id, run.agent, claim, run.owner
+            )
         except RedisError:
             # It may have been registered all the same, and is not to be told of as a run that was never started.
             with contextlib.suppress(RedisError):
@@ -108,6 +118,9 @@ class RunStarter:
             if not await self.both.committed.has_started(run.correlation_id):
                 await self._withdraw(run, accepted, error)
                 raise
+        # It is told again at the run's end.
+        with contextlib.suppress(DurableUnavailableError):
+            await self.both.committed.list_run(run)
         return run
 
     async def _withdraw(self, run: RunInput, accepted: Acceptance, error: DurableUnavailableError) -> None:
@@ -126,13 +139,15 @@ class RunStarter:
             message=request.message,
             timeout_seconds=self.timeout_seconds,
             fingerprint=fingerprint,
+            owner=self.owner,
             traceparent=telemetry.traceparent(),
         )
 
 
-def run_of_key(agent: str, key: str) -> str:
-    """Return the correlation_id of the run that an agent's idempotency key names."""
-    return str(uuid.uuid5(_KEYS, f"{agent} {key}"))
+def run_of_key(agent: str, key: str, owner: str | None) -> str:
+    """Return the correlation_id of the run that an owner's idempotency key for an agent names."""
+    # A name of an agent's or a key has no line break.
+    return str(uuid.uuid5(_KEYS, f"{agent} {key}" if owner is None else f"{agent} {key}\n{owner}"))
 
 
 def fingerprint_of(request: RunRequest) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -15,14 +15,15 @@ from typing import Any, Protocol, Self
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
-from redis.commands.core import AsyncScript
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
 from agentstream import telemetry
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     MAX_CURSOR_PART,
+    MESSAGE,
     Acceptance,
     BeingErasedError,
     Chunk,
@@ -146,7 +147,6 @@ class RedisStreamHandler:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
         self._credentials = credentials
-        self._scripts: dict[str, AsyncScript] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,7 +157,12 @@ class RedisStreamHandler:
         """Leave the shared connections open: they belong to the event loop, not to this block."""
 
     async def accept_run(
-        self, conversation_id: str, correlation_id: str, agent: str, claim: str | None = None
+        self,
+        conversation_id: str,
+        correlation_id: str,
+        agent: str,
+        claim: str | None = None,
+        owner: str | None = None,
     ) -> Acceptance | None:
         """Register a run as queued, and trim what the conversation no longer needs.
 
@@ -166,6 +171,7 @@ class RedisStreamHandler:
             correlation_id: The run.
             agent: The name of its agent.
             claim: What names the caller, None for a new name.
+            owner: Whose it is, None where nobody signs in.
 
         Returns:
             The acceptance, when the caller is the one to start the run, or None when the run is known already. A run
@@ -173,13 +179,16 @@ class RedisStreamHandler:
 
         Raises:
             BeingErasedError: The conversation is.
+            UnknownRunError: The conversation is another owner's.
         """
         claim = claim or secrets.token_hex(8)
         created = int(
-            await self._run_script(scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS)
+            await self._run_script(
+                scripts.ACCEPT, conversation_id, correlation_id, 0, agent, claim, START_CLAIM_MS, owner or ""
+            )
         )
         if created < 0:
-            raise BeingErasedError(conversation_id)
+            raise BeingErasedError(conversation_id) if created == -1 else UnknownRunError(conversation_id)
         return Acceptance(claim, created) if created else None
 
     async def withdraw_run(self, conversation_id: str, correlation_id: str, claim: str) -> None:
@@ -230,7 +239,11 @@ class RedisStreamHandler:
 
         A repeated call appends nothing twice. Without chunks it only keeps the run alive and asks for the verdict.
         """
-        fields = [value for chunk in chunks for value in (chunk.timestamp, chunk.text)]
+        fields = [
+            value
+            for chunk in chunks
+            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+        ]
         return Verdict(
             await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
         )
@@ -428,6 +441,7 @@ class RedisStreamHandler:
         cursor: str = FIRST_CURSOR,
         *,
         correlation_id: str | None = None,
+        include: Collection[str] = FURTHER_KINDS,
         follow: bool = True,
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
@@ -438,6 +452,7 @@ class RedisStreamHandler:
             conversation_id: The conversation.
             cursor: An entry's id; only what came after it is read.
             correlation_id: Only this run's events, ending at its terminal event.
+            include: Of the ``FURTHER_KINDS`` of events those to read.
             follow: Whether to wait for more while a run is open.
             silence_seconds: After this long without an event, an empty list is yielded.
             max_seconds: After this long the reading ends, between two events.
@@ -455,6 +470,7 @@ class RedisStreamHandler:
             subscribe=partial(self._watcher.subscribe, self._keys.stream(conversation_id)),
             cursor=cursor,
             correlation_id=correlation_id,
+            include=include,
             follow=follow,
             silence_seconds=silence_seconds,
             deadline=time.monotonic() + max_seconds,
@@ -490,19 +506,36 @@ class RedisStreamHandler:
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
     ) -> Any:
-        if script not in self._scripts:
-            self._scripts[script] = self._commands.register_script(script)
-        keys = [
+        keys_and_arguments = (
+            3,
             self._keys.stream(conversation_id),
             self._keys.runs(conversation_id),
             self._keys.erasure(conversation_id),
-        ]
-        async with self._turn():
-            return await self._scripts[script](keys=keys, args=[self._ttl_ms, correlation_id, created, *arguments])
+            self._ttl_ms,
+            correlation_id,
+            created,
+            *arguments,
+        )
+        async with self._turn() as commands:
+            try:
+                return await commands.execute_command("EVALSHA", scripts.digest(script), *keys_and_arguments)
+            except NoScriptError:
+                return await commands.execute_command("EVAL", script, *keys_and_arguments)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
-        asked, waits = time.monotonic(), self._turns.locked()
+        if self._turns.locked():
+            await self._wait_for_turn()
+        else:
+            await self._turns.acquire()
+        try:
+            async with self._asking() as commands:
+                yield commands
+        finally:
+            self._turns.release()
+
+    async def _wait_for_turn(self) -> None:
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._turns.acquire()
@@ -510,13 +543,7 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
-        if waits:
-            telemetry.redis_wait.record(time.monotonic() - asked)
-        try:
-            async with self._asking() as commands:
-                yield commands
-        finally:
-            self._turns.release()
+        telemetry.redis_wait.record(time.monotonic() - asked)
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:
@@ -568,7 +595,7 @@ def decode_entry(entry_id: str, fields: Mapping[str, str]) -> Event | None:
     try:
         return Event(
             id=entry_id,
-            kind=fields.get("event", "message"),
+            kind=fields.get("event", MESSAGE),
             data=fields["text"],
             correlation_id=fields["correlation_id"],
             attempt=int(fields["attempt"]),

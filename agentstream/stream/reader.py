@@ -2,10 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 
-from agentstream.model import Event, cursor_order
+from agentstream.model import FURTHER_KINDS, Event, cursor_order
 from agentstream.stream.watcher import Subscription
 
 FIRST_PAGE_ENTRIES = 32
@@ -39,6 +39,7 @@ class Reading:
         cursor: Where to begin.
         correlation_id: Only this run's events, ending at its terminal event; None for those of all runs, ending when
             no run is open.
+        include: Of the ``FURTHER_KINDS`` of events those that are followed; what is not is passed over.
         follow: Whether to wait for more while a run is open.
         silence_seconds: After this long without an event there is a silence to tell of.
         deadline: When the reading ends, in monotonic seconds.
@@ -51,6 +52,7 @@ class Reading:
         *,
         cursor: str,
         correlation_id: str | None,
+        include: Collection[str] = FURTHER_KINDS,
         follow: bool,
         silence_seconds: float,
         deadline: float,
@@ -59,6 +61,7 @@ class Reading:
         self._subscribe = subscribe
         self._cursor = cursor
         self._correlation_id = correlation_id
+        self._passed_over = FURTHER_KINDS.difference(include)
         self._follow = follow
         self._silence_seconds = silence_seconds
         self._deadline = deadline
@@ -66,6 +69,8 @@ class Reading:
         self._subscription: Subscription[Event] | None = None
         self._begun = False
         self._ended = False
+        # Since when nothing was told, in monotonic seconds.
+        self._silent_since = time.monotonic()
 
     async def batches(self) -> AsyncGenerator[list[Event], None]:
         """Yield what each round trip brought, oldest first; an empty list where a run is open and nothing is told."""
@@ -74,9 +79,11 @@ class Reading:
                 async with contextlib.aclosing(self._stored()) as stored:
                     async for events in stored:
                         yield events
+                        self._silent_since = time.monotonic()
                 async with contextlib.aclosing(self._live()) as live:
                     async for events in live:
                         yield events
+                        self._silent_since = time.monotonic()
         finally:
             if self._subscription is not None:
                 self._subscription.end()
@@ -111,21 +118,24 @@ class Reading:
     async def _live(self) -> AsyncGenerator[list[Event], None]:
         """Wait for what is told, until there is a silence or a terminal event: time to ask whether a run is open."""
         while self._goes_on and (subscription := self._subscription) is not None:
-            told = await subscription.next(min(self._silence_seconds, self._deadline - time.monotonic()))
+            # What is passed over breaks no silence.
+            silent_at = self._silent_since + self._silence_seconds
+            told = await subscription.next(max(0.0, min(silent_at, self._deadline) - time.monotonic()))
             entries = _after(self._cursor, told)
             self._cursor = entries[-1].id if entries else self._cursor
             events = self._followed(entries)
-            if events or not (told or subscription.behind):
+            is_silent = not subscription.behind and (not told or time.monotonic() >= silent_at)
+            if events or is_silent:
                 yield events
             if not told or _ends(events):
                 return
 
     def _followed(self, events: list[Event]) -> list[Event]:
         """Return those of the events that are followed, and note the end of the run that is."""
-        if self._correlation_id is None:
-            return events
-        followed = [event for event in events if event.correlation_id == self._correlation_id]
-        self._ended = self._ended or _ends(followed)
+        followed = [event for event in events if event.kind not in self._passed_over]
+        if self._correlation_id is not None:
+            followed = [event for event in followed if event.correlation_id == self._correlation_id]
+            self._ended = self._ended or _ends(followed)
         return followed
 
 

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple, Self
 from agentstream.model import FIRST_CURSOR, Event, cursor_order, parse_cursor
 
 MEDIA_TYPE = "text/event-stream"
-# What a client waits before it connects again, in ms.
-RETRY = b"retry: 500\n"
 
 _FRAME_ID = re.compile(r"(?P<entry>[0-9]+-[0-9]+)(?:\.(?P<number>[0-9]{1,9}))?")
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from agentstream.model import Event
+from agentstream.model import FURTHER_KINDS, Event
 from agentstream.wire.pieces import PIECE_BYTES
 
 MEDIA_TYPE = "text/plain"
@@ -29,5 +29,7 @@ def _text(event: Event) -> str:
             return "\n\n[The answer starts again.]\n\n"
         case "error":
             return f"\n\n[{json.loads(event.data)['message']}]\n"
+        case kind if kind in FURTHER_KINDS:
+            return ""
         case _:
             return "\n"

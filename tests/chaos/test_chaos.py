@@ -1,8 +1,12 @@
 """The short form of the chaos suite; ``make chaos`` plays the long one."""
 
+import pytest
+
 from tests.chaos.campaign import play, table
 
 SCENARIOS = 20
+# Twenty scenarios, each of which has minutes to settle.
+pytestmark = pytest.mark.timeout(1200)
 
 
 async def test_the_promises_hold_under_fire() -> None:

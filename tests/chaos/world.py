@@ -16,7 +16,7 @@ from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
-from tests.redis_process import RedisProcess
+from tests.redis_process import RedisProcess, free_port
 from tests.scripts import script, scripted_reply
 from tests.waiting import eventually
 
@@ -191,7 +191,7 @@ async def running_world(directory: Path) -> AsyncIterator[World]:
             "DEVHOST_FAULTS": "1",
             "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentOrchestratorFunctions": str(STEPS),
         }
-        first, second = (HostProcess(directory / "state", env=env) for _ in range(2))
+        first, second = (HostProcess(directory / "state", port=free_port(), env=env) for _ in range(2))
         try:
             await asyncio.to_thread(first.start)
             yield World((first, second), redis, proxy)

@@ -1,15 +1,14 @@
 """The real app on the embedded host, with a real Valkey and a model service on loopback."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App
+from tests.app import App, running_app
 from tests.model_server import ModelServer
+from tests.redis_process import RedisProcess
 from tests.scripts import scripted_reply
 
 
@@ -30,11 +29,17 @@ async def app(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempP
         "WAIT_FOR_RESPONSE_SECONDS": "5",
         "MAX_MESSAGE_BYTES": "2000",
     }
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
     return tmp_path / "state"
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis of one's own, to be harmed."""
+    with RedisProcess(tmp_path / "redis") as redis:
+        yield redis

@@ -10,8 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from devhost.testing import HostProcess
-from tests.app import App
+from tests.app import App, running_app
 from tests.chat import AGUI_ROUTE, CHAT_ROUTE, agui_input, chat_input, data_of, frames_of
 from tests.model_server import ModelServer
 from tests.recording_follower import problem_detail
@@ -37,9 +36,8 @@ async def brief(model: ModelServer, redis_url: str, state_dir: Path) -> AsyncIte
         "STREAM_MAX_SECONDS": "2",
         "STREAM_MAX_FOLLOWERS": "1",
     }
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 def shown(frames: list[tuple[str, Any]]) -> Client:

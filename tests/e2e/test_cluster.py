@@ -2,14 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App, text_of
+from tests.app import App, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower
 from tests.redis_process import RedisClusterProcesses
@@ -20,18 +17,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 CHUNKS = [f"{number} " for number in range(40)]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisClusterProcesses]:
-    with RedisClusterProcesses(tmp_path / "cluster") as processes:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterProcesses]:
+    with RedisClusterProcesses(tmp_path_factory.mktemp("cluster")) as processes:
         yield processes
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def app(cluster: RedisClusterProcesses, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def app(
+    cluster: RedisClusterProcesses, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[App]:
     env = {"REDIS_CONNECTION_STRING": cluster.url, "REDIS_CLUSTER": "true", "OPENAI_BASE_URL": model.base_url}
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 async def test_runs_on_every_shard_are_followed_live_and_resumed(app: App, cluster: RedisClusterProcesses) -> None:
@@ -50,7 +48,7 @@ async def test_a_shard_is_killed_in_the_middle_of_a_run_and_keeps_its_data(
 ) -> None:
     run = await app.start_run(script(chunks=CHUNKS, delay_seconds=0.03))
     following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
-    reading = asyncio.create_task(following.follow(40))
+    reading = asyncio.create_task(following.follow())
     await following.received(5)
     shard = cluster.node_of(f"agent-stream:{run['conversation_id']}")
     shard.kill()

@@ -1,19 +1,31 @@
 """How runs end: errors, the run timer, cancellation."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App, error_of, text_of
+from tests.app import App, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.scripts import script
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def hurried(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    """An app whose runs may take three seconds."""
+    env = {
+        "REDIS_CONNECTION_STRING": redis_url,
+        "OPENAI_BASE_URL": model.base_url,
+        "RUN_TIMEOUT_SECONDS": "3",
+        "NON_STREAMING_FALLBACK": "false",
+    }
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
+
 
 FAILURES = {
     "at once": script(status=401),
@@ -148,18 +160,6 @@ async def test_a_finished_run_does_not_wait_for_its_timer(app: App) -> None:
 
 
 class TestRunTimer:
-    @pytest_asyncio.fixture(loop_scope="session")
-    async def hurried(self, model: ModelServer, redis_url: str, state_dir: Path) -> AsyncIterator[App]:
-        env = {
-            "REDIS_CONNECTION_STRING": redis_url,
-            "OPENAI_BASE_URL": model.base_url,
-            "RUN_TIMEOUT_SECONDS": "1",
-            "NON_STREAMING_FALLBACK": "false",
-        }
-        with HostProcess(state_dir, env=env) as host:
-            async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-                yield App(host, client)
-
     async def test_a_model_that_hangs_ends_with_timeout_and_is_stopped(self, hurried: App, model: ModelServer) -> None:
         dropped = model.dropped
         run = await hurried.start_run(script(chunks=["so far"], hangs_after=1))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from devhost.testing import HostProcess
-from tests.app import RUN_ROUTE, App, error_of, text_of
+from tests.app import RUN_ROUTE, App, app_of, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -27,12 +27,6 @@ from tests.scripts import script
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path / "redis") as redis:
-        yield redis
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -44,9 +38,8 @@ async def frail(redis: RedisProcess, model: ModelServer, state_dir: Path) -> Asy
         "HEARTBEAT_SECONDS": "1",
         "REDIS_STREAM_TTL_MINUTES": "0.05",
     }
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -89,17 +82,17 @@ async def date_back(redis: RedisProcess, conversation_id: str, correlation_id: s
 LONG = [f"{number} " for number in range(40)]
 
 
-async def follow_long_run(app: App, seconds: float) -> tuple[dict[str, str], RecordingFollower, asyncio.Task[None]]:
+async def follow_long_run(app: App) -> tuple[dict[str, str], RecordingFollower, asyncio.Task[None]]:
     """Start a run, and return it with its follower and the following, in the middle of it."""
     run = await app.start_run(script(chunks=LONG, delay_seconds=0.03))
     following = follower(app, run)
-    reading = asyncio.create_task(following.follow(seconds))
+    reading = asyncio.create_task(following.follow())
     await following.received(5)
     return run, following, reading
 
 
 async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     frail.host.restart()
 
@@ -131,7 +124,7 @@ async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> No
 
 
 async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: App, redis: RedisProcess) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
     redis.start()
@@ -142,7 +135,7 @@ async def test_redis_is_killed_in_the_middle_of_a_run_and_keeps_its_data(frail: 
 
 
 async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: RedisProcess) -> None:
-    run, following, reading = await follow_long_run(frail, 30)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
     redis.lose_data()
@@ -151,19 +144,19 @@ async def test_redis_loses_everything_in_the_middle_of_a_run(frail: App, redis: 
     await reading
     await assert_told_all(frail, run, following, "".join(LONG))
     late = follower(frail, run)
-    await late.follow(10)
+    await late.follow()
     assert late.text == "".join(LONG)
 
 
 async def test_redis_is_gone_when_the_run_ends(frail: App, redis: RedisProcess, model: ModelServer) -> None:
-    run, following, reading = await follow_long_run(frail, 60)
+    run, following, reading = await follow_long_run(frail)
 
     redis.kill()
 
     async def is_answered() -> bool:
         return f"run {run['correlation_id']}: attempt" in frail.host.log
 
-    await eventually(is_answered, 20)
+    await eventually(is_answered)
     redis.start()
 
     await reading
@@ -267,7 +260,7 @@ async def test_a_cursor_older_than_what_was_trimmed_gets_the_trimmed_runs_first(
 async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     frail: App, redis: RedisProcess, stream: RedisStreamHandler, conversation_id: str
 ) -> None:
-    correlation_id = run_of_key("TravelPlanner", conversation_id)
+    correlation_id = run_of_key("TravelPlanner", conversation_id, None)
     await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
     message = script(chunks=["started"])
     fingerprint = fingerprint_of(RunRequest(message, None, wait_for_response=False, idempotency_key=conversation_id))
@@ -284,13 +277,13 @@ async def test_a_run_that_was_never_started_is_told_and_its_key_starts_it(
     assert [event.data for event in await frail.finish(response.json())] == ["started", "[DONE]"]
 
 
-async def test_a_follower_that_goes_away_is_forgotten_at_once(frail: App, redis: RedisProcess) -> None:
-    run = await frail.start_run(script(chunks=["a"], hangs_after=1))
-    client: Any = Redis.from_url(redis.url, decode_responses=True)
+async def test_a_follower_that_goes_away_is_forgotten_at_once(app: App, redis_url: str) -> None:
+    run = await app.start_run(script(chunks=["a"], hangs_after=1))
+    client: Any = Redis.from_url(redis_url, decode_responses=True)
     async with client:
 
         async def streams_watched() -> int:
-            return len(await client.execute_command("PUBSUB SHARDCHANNELS"))
+            return len(await client.execute_command("PUBSUB SHARDCHANNELS", f"*{run['conversation_id']}*"))
 
         async def is_watched() -> bool:
             return await streams_watched() == 1
@@ -298,34 +291,34 @@ async def test_a_follower_that_goes_away_is_forgotten_at_once(frail: App, redis:
         async def is_forgotten() -> bool:
             return await streams_watched() == 0
 
-        async with frail.client.stream("GET", run["stream_url"]) as response:
+        async with app.client.stream("GET", run["stream_url"]) as response:
             # Kept, for the response is closed with its iterator.
             received = response.aiter_bytes()
             await anext(received)
             await eventually(is_watched)
         await eventually(is_forgotten)
-    await frail.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
+    await app.client.post(f"/api/agent/runs/{run['correlation_id']}/cancel")
 
 
-async def test_a_deleted_conversation_is_forgotten(frail: App, model: ModelServer) -> None:
-    run = await frail.start_run(script(chunks=["secret plan"]))
+async def test_a_deleted_conversation_is_forgotten(app: App, model: ModelServer) -> None:
+    run = await app.start_run(script(chunks=["secret plan"]))
     path = f"/api/agent/conversations/{run['conversation_id']}"
-    await frail.finish(run)
-    busy = await frail.start_run(script(chunks=["a"], hangs_after=1), conversation_id=run["conversation_id"])
-    await anext(frail.follow(busy["stream_url"]))
+    await app.finish(run)
+    busy = await app.start_run(script(chunks=["a"], hangs_after=1), conversation_id=run["conversation_id"])
+    await anext(app.follow(busy["stream_url"]))
 
-    refused = await frail.client.delete(path)
+    refused = await app.client.delete(path)
     assert refused.status_code == httpx.codes.CONFLICT
     assert "open" in problem_detail(refused)
-    await frail.client.post(f"{busy['status_url']}/cancel")
-    await frail.finish(busy)
+    await app.client.post(f"{busy['status_url']}/cancel")
+    await app.finish(busy)
 
     for _ in range(2):
-        assert (await frail.client.delete(path)).status_code == httpx.codes.NO_CONTENT
+        assert (await app.client.delete(path)).status_code == httpx.codes.NO_CONTENT
     for gone in (path, run["stream_url"], run["status_url"], f"/api/agent/stream/{run['conversation_id']}"):
-        assert (await frail.client.get(gone)).status_code == httpx.codes.NOT_FOUND
-    again = await frail.start_run(script(chunks=["new"]), conversation_id=run["conversation_id"])
-    assert text_of(await frail.finish(again)) == "new"
+        assert (await app.client.get(gone)).status_code == httpx.codes.NOT_FOUND
+    again = await app.start_run(script(chunks=["new"]), conversation_id=run["conversation_id"])
+    assert text_of(await app.finish(again)) == "new"
     assert "secret plan" not in str(model.calls[-1])
 
 
@@ -333,20 +326,18 @@ async def test_promise_8_bounded_followers_over_the_limit_are_told(
     model: ModelServer, redis_url: str, state_dir: Path
 ) -> None:
     env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url, "STREAM_MAX_FOLLOWERS": "2"}
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            app = App(host, client)
-            run = await app.start_run(script(chunks=["a"], hangs_after=1))
-            async with client.stream("GET", run["stream_url"]), client.stream("GET", run["stream_url"]):
-                refused = await client.get(run["stream_url"])
-                assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
-                assert "followers" in problem_detail(refused)
-                assert int(refused.headers["retry-after"]) > 0
+    async with running_app(state_dir, env) as app:
+        run = await app.start_run(script(chunks=["a"], hangs_after=1))
+        async with app.client.stream("GET", run["stream_url"]), app.client.stream("GET", run["stream_url"]):
+            refused = await app.client.get(run["stream_url"])
+            assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert "followers" in problem_detail(refused)
+            assert int(refused.headers["retry-after"]) > 0
 
-            async def is_served() -> bool:
-                return (await app.get(run["stream_url"], {"follow": "false"})).status_code == httpx.codes.OK
+        async def is_served() -> bool:
+            return (await app.get(run["stream_url"], {"follow": "false"})).status_code == httpx.codes.OK
 
-            await eventually(is_served)
+        await eventually(is_served)
 
 
 async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
@@ -358,11 +349,11 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
         "DEVHOST_LEASE_SECONDS": "1",
     }
     with HostProcess(state_dir, env=env) as zombie:
-        async with httpx.AsyncClient(base_url=zombie.base_url, timeout=30) as client:
-            run = await App(zombie, client).start_run(script(chunks=LONG, delay_seconds=0.05))
+        async with app_of(zombie) as app:
+            run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
         heir = HostProcess(state_dir, env=env)
         following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
-        reading = asyncio.create_task(following.follow(40))
+        reading = asyncio.create_task(following.follow())
         await following.received(5)
         zombie.pause()
         with heir:
@@ -371,7 +362,7 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
             assert following.text == "".join(LONG)
             zombie.resume()
             zombie.wait_for_log("the attempt ends: stop")
-            async with httpx.AsyncClient(base_url=heir.base_url, timeout=30) as client:
-                replayed = await App(heir, client).events(run["stream_url"])
+            async with app_of(heir) as app:
+                replayed = await app.events(run["stream_url"])
         assert text_of(replayed) == "".join(LONG)
         assert [event.event for event in replayed if event.event != "message"] == ["reset", "done"]

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from agentstream.model import Chunk
 from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
-from devhost.testing import HostProcess
-from tests.app import RUN_ROUTE, App, text_of
+from tests.app import RUN_ROUTE, App, running_app, text_of
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.recording_follower import RecordingFollower, problem_detail
@@ -26,13 +25,6 @@ from tests.scripts import script
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@asynccontextmanager
-async def hosted(state_dir: Path, env: dict[str, str]) -> AsyncIterator[App]:
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -46,7 +38,7 @@ async def hasty(model: ModelServer, redis_url: str, state_dir: Path) -> AsyncIte
         "STREAM_MAX_FOLLOWERS": "1",
         "WAIT_FOR_RESPONSE_SECONDS": "20",
     }
-    async with hosted(state_dir, env) as app:
+    async with running_app(state_dir, env) as app:
         yield app
 
 
@@ -91,7 +83,7 @@ async def test_promise_8_bounded_a_follower_that_never_reads_ends_by_the_clock(
 
     with sent(hasty, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()):
         await eventually(is_refused)
-        await eventually(is_served, 10)
+        await eventually(is_served)
 
 
 async def test_promise_8_bounded_waiting_for_a_response_is_following(hasty: App, model: ModelServer) -> None:
@@ -174,9 +166,9 @@ async def test_promise_5_it_converges_when_a_failover_lost_what_a_follower_holds
             "OPENAI_BASE_URL": model.base_url,
             "HEARTBEAT_SECONDS": "1",
         }
-        async with hosted(state_dir, env) as app:
+        async with running_app(state_dir, env) as app:
             following = RecordingFollower(lambda: app.host.base_url, path)
-            reading = asyncio.create_task(following.follow(20))
+            reading = asyncio.create_task(following.follow())
             await following.received(3)
             held = following.events[-1].id
             with proxy.outage():

@@ -2,12 +2,10 @@
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import RUN_ROUTE, App
+from tests.app import RUN_ROUTE, App, running_app
 from tests.model_server import ModelServer
 from tests.scripts import script
 
@@ -21,9 +19,8 @@ EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def open_app(model: ModelServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
     env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url, "ALLOWED_ORIGINS": PARTNER}
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 async def test_a_foreign_page_cannot_run_cancel_or_delete(app: App) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from devhost.testing import HostProcess
-from tests.app import App, error_of, text_of
+from tests.app import App, app_of, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -29,27 +29,24 @@ FAULTS = "/runtime/webhooks/durabletask/faults"
 LONG = [f"{number} " for number in range(40)]
 TEXT = "".join(LONG)
 TERMINAL = ("done", "error", "cancelled")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path / "redis") as redis:
-        yield redis
+# What ends only when the run timer has fired; not before the worker is back.
+TIMED = pytest.mark.parametrize("frail", ["15"], indirect=True)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def app(redis: RedisProcess, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
-    """An app of one's own on a host that does harm when it is asked to."""
+async def frail(
+    request: pytest.FixtureRequest, redis: RedisProcess, model: ModelServer, state_dir: Path
+) -> AsyncIterator[App]:
+    """An app of one's own on a host that does harm when it is asked to; a parameter is its run timer's seconds."""
     env = {
         "REDIS_CONNECTION_STRING": redis.url,
         "OPENAI_BASE_URL": model.base_url,
         "HEARTBEAT_SECONDS": "1",
-        "RUN_TIMEOUT_SECONDS": "10",
+        "RUN_TIMEOUT_SECONDS": getattr(request, "param", "60"),
         "DEVHOST_FAULTS": "1",
     }
-    with HostProcess(state_dir, env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(state_dir, env) as app:
+        yield app
 
 
 async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
@@ -60,7 +57,7 @@ async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
 async def start_and_follow(app: App, message: str) -> tuple[dict[str, Any], RecordingFollower, asyncio.Task[None]]:
     run = await app.start_run(message)
     following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
-    return run, following, asyncio.create_task(following.follow(60))
+    return run, following, asyncio.create_task(following.follow())
 
 
 async def assert_one_answer(app: App, run: dict[str, Any], following: RecordingFollower, text: str) -> None:
@@ -83,112 +80,118 @@ def calls_of(model: ModelServer, run: dict[str, Any], name: str) -> int:
     return len([call for call in model.calls if name in str(call["messages"][-1]["content"])])
 
 
-async def test_promise_6_one_writer_though_an_operation_is_executed_twice_at_once(app: App, model: ModelServer) -> None:
-    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+async def test_promise_6_one_writer_though_an_operation_is_executed_twice_at_once(
+    frail: App, model: ModelServer
+) -> None:
+    run, following, reading = await start_and_follow(frail, script(chunks=LONG, delay_seconds=0.03))
     await following.received(5)
 
-    await order(app, "overlap", run["conversation_id"])
+    await order(frail, "overlap", run["conversation_id"])
 
     await reading
-    await assert_one_answer(app, run, following, TEXT)
+    await assert_one_answer(frail, run, following, TEXT)
     assert [event.event for event in following.events].count("reset") == 1
 
     async def has_settled() -> bool:
-        return app.host.log.count(f"run {run['correlation_id']}: attempt") == 2
+        return frail.host.log.count(f"run {run['correlation_id']}: attempt") == 2
 
     await eventually(has_settled)
-    await assert_one_answer(app, run, following, TEXT)
-    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
-    assert text_of(await app.finish(another)) == "fine"
+    await assert_one_answer(frail, run, following, TEXT)
+    another = await frail.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await frail.finish(another)) == "fine"
 
 
 async def test_promise_4_done_means_committed_though_the_state_was_lost_after_the_response(
-    app: App, model: ModelServer, conversation_id: str
+    frail: App, model: ModelServer, conversation_id: str
 ) -> None:
-    await order(app, "crash_after_response")
-    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer ", conversation_id]))
-    await asyncio.to_thread(app.host.wait)
-    app.host.start()
+    await order(frail, "crash_after_response")
+    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer ", conversation_id]))
+    await asyncio.to_thread(frail.host.wait)
+    frail.host.start()
 
     await reading
 
-    await assert_one_answer(app, run, following, f"the answer {conversation_id}")
+    await assert_one_answer(frail, run, following, f"the answer {conversation_id}")
     assert calls_of(model, run, conversation_id) == 1, "the answer was there: the model is not asked again"
 
 
 async def test_an_answer_whose_commit_was_refused_is_committed_by_the_next_execution(
-    app: App, model: ModelServer, conversation_id: str
+    frail: App, model: ModelServer, conversation_id: str
 ) -> None:
-    await order(app, "refuse_commit")
+    await order(frail, "refuse_commit")
 
-    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer ", conversation_id]))
+    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer ", conversation_id]))
     await reading
 
-    await assert_one_answer(app, run, following, f"the answer {conversation_id}")
+    await assert_one_answer(frail, run, following, f"the answer {conversation_id}")
     assert calls_of(model, run, conversation_id) == 1
 
 
-async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered(app: App, redis: RedisProcess) -> None:
-    await order(app, "crash_after_response")
-    run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer"]))
-    await asyncio.to_thread(app.host.wait)
+async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered(
+    frail: App, redis: RedisProcess
+) -> None:
+    await order(frail, "crash_after_response")
+    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer"]))
+    await asyncio.to_thread(frail.host.wait)
     redis.kill()
     redis.lose_data()
     redis.start()
-    app.host.start()
+    frail.host.start()
 
     await reading
 
-    await assert_one_answer(app, run, following, "the answer")
+    await assert_one_answer(frail, run, following, "the answer")
 
 
-async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(app: App) -> None:
-    await order(app, "die_in_step", skip=1)
-    run, following, reading = await start_and_follow(app, script(chunks=["so far"], hangs_after=1))
+@TIMED
+async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(frail: App) -> None:
+    await order(frail, "die_in_step", skip=1)
+    run, following, reading = await start_and_follow(frail, script(chunks=["so far"], hangs_after=1))
     await following.received(1)
 
     # An event that it does not wait for: a step all the same.
     instance = f"/runtime/webhooks/durabletask/instances/{run['correlation_id']}"
-    await app.client.post(f"{instance}/raiseEvent/step", json=None)
+    await frail.client.post(f"{instance}/raiseEvent/step", json=None)
 
     await reading
     assert error_of(following.events)["code"] == "internal_error"
-    status = await app.run(run["correlation_id"])
+    status = await frail.run(run["correlation_id"])
     assert (status["status"], status["response"]) == ("failed", None)
-    messages = (await app.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
+    messages = (await frail.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
     assert [message["text"] for message in messages if message["role"] == "assistant"] == []
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orchestrations_last_step(
-    app: App, redis: RedisProcess, cancelled: bool
+    frail: App, redis: RedisProcess, cancelled: bool
 ) -> None:
     # Its steps: the start, the cancellation if there is one, its marking, the entity's answer, the stream's end.
-    await order(app, "die_in_step", skip=4 if cancelled else 2)
+    await order(frail, "die_in_step", skip=4 if cancelled else 2)
     reply = (
         script(chunks=["the ", "answer", "never"], hangs_after=2) if cancelled else script(chunks=["the ", "answer"])
     )
-    run, following, reading = await start_and_follow(app, reply)
+    run, following, reading = await start_and_follow(frail, reply)
     await following.received(2)
     if cancelled:
-        await app.client.post(f"{run['status_url']}/cancel")
+        await frail.client.post(f"{run['status_url']}/cancel")
     await reading
-    await asyncio.to_thread(app.host.wait_for_log, "worker process died")
-    await asyncio.to_thread(app.host.wait_for_log, "Ready", times=2)
+    await asyncio.to_thread(frail.host.wait_for_log, "worker process died")
+    await asyncio.to_thread(frail.host.wait_for_log, "Ready", times=2)
 
-    status = await app.run(run["correlation_id"])
+    status = await frail.run(run["correlation_id"])
     assert (status["status"], status["response"]) == ("cancelled" if cancelled else "completed", "the answer")
     assert following.events[-1].event == ("cancelled" if cancelled else "done")
     redis.kill()
     redis.lose_data()
     redis.start()
-    assert text_of(await app.events(run["stream_url"])) == "the answer"
+    assert text_of(await frail.events(run["stream_url"])) == "the answer"
 
 
+@TIMED
 async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_committed(
-    app: App, redis: RedisProcess
+    frail: App, redis: RedisProcess
 ) -> None:
-    run, following, reading = await start_and_follow(app, script(chunks=["so far"], hangs_after=1))
+    run, following, reading = await start_and_follow(frail, script(chunks=["so far"], hangs_after=1))
     await following.received(1)
     # What an attempt leaves that answers, and whose operation the runtime then ends by itself.
     async with Redis.from_url(redis.url, decode_responses=True) as client:
@@ -197,37 +200,38 @@ async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_c
     stream = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
     await stream.answer_run(run["conversation_id"], run["correlation_id"], int(attempt))
     await stream.aclose()
-    await order(app, "function_timeout", run["conversation_id"])
+    await order(frail, "function_timeout", run["conversation_id"])
 
     await reading
 
     assert error_of(following.events)["code"] == "internal_error"
-    assert (await app.run(run["correlation_id"]))["status"] == "failed"
+    assert (await frail.run(run["correlation_id"]))["status"] == "failed"
 
 
-async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(app: App) -> None:
-    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(frail: App) -> None:
+    run, following, reading = await start_and_follow(frail, script(chunks=LONG, delay_seconds=0.03))
     await following.received(5)
 
-    await order(app, "worker_death")
+    await order(frail, "worker_death")
 
     await reading
-    await assert_one_answer(app, run, following, TEXT)
+    await assert_one_answer(frail, run, following, TEXT)
 
 
-async def test_promise_3_it_ends_when_the_agents_own_function_takes_longer_than_the_host_allows(app: App) -> None:
-    run, following, reading = await start_and_follow(app, script(chunks=LONG, delay_seconds=0.03))
+@TIMED
+async def test_promise_3_it_ends_when_the_agents_own_function_takes_longer_than_the_host_allows(frail: App) -> None:
+    run, following, reading = await start_and_follow(frail, script(chunks=LONG, delay_seconds=0.03))
     await following.received(5)
 
-    await order(app, "function_timeout", run["conversation_id"])
+    await order(frail, "function_timeout", run["conversation_id"])
 
     # The entity's answer is none that the SDK can read, which fails the orchestration; but it ends only when its run
     # timer has fired (TaskOrchestrationExecutor.cs of DurableTask.Core waits for all that is open).
     await reading
     assert error_of(following.events)["code"] == "internal_error"
-    assert (await app.run(run["correlation_id"]))["status"] == "failed"
-    another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
-    assert text_of(await app.finish(another)) == "fine"
+    assert (await frail.run(run["correlation_id"]))["status"] == "failed"
+    another = await frail.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await frail.finish(another)) == "fine"
 
 
 async def test_cancelling_a_run_that_ends_meanwhile_is_409_never_503(app: App) -> None:
@@ -258,13 +262,13 @@ async def test_a_storm_of_cancels_is_one_event_for_the_orchestration(app: App) -
 
 
 async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later(
-    app: App, model: ModelServer, state_dir: Path, conversation_id: str
+    frail: App, model: ModelServer, state_dir: Path, conversation_id: str
 ) -> None:
     message = script(chunks=[conversation_id])
     # Whoever holds the write lock of the durable state makes the runtime slow.
     durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
     durable_state.execute("BEGIN IMMEDIATE")
-    refused = await app.client.post(
+    refused = await frail.client.post(
         "/api/agents/TravelPlanner/run", json={"message": message, "conversation_id": conversation_id}
     )
     durable_state.execute("ROLLBACK")
@@ -274,27 +278,27 @@ async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later
     assert int(refused.headers["retry-after"]) > 0
 
     async def has_ended() -> bool:
-        instances = await app.client.get("/runtime/webhooks/durabletask/instances")
+        instances = await frail.client.get("/runtime/webhooks/durabletask/instances")
         return [instance["runtimeStatus"] for instance in instances.json()] == ["Completed"]
 
-    await eventually(has_ended, 20)
+    await eventually(has_ended)
     assert conversation_id not in str(model.calls)
-    assert await app.events(f"/api/agent/stream/{conversation_id}") == []
-    messages = await app.client.get(f"/api/agent/conversations/{conversation_id}")
+    assert await frail.events(f"/api/agent/stream/{conversation_id}") == []
+    messages = await frail.client.get(f"/api/agent/conversations/{conversation_id}")
     assert messages.json()["messages"] == []
-    again = await app.start_run(message, conversation_id=conversation_id)
-    assert text_of(await app.finish(again)) == conversation_id
+    again = await frail.start_run(message, conversation_id=conversation_id)
+    assert text_of(await frail.finish(again)) == conversation_id
 
 
-async def test_a_lone_surrogate_in_an_answer_harms_nothing(app: App, redis: RedisProcess) -> None:
+async def test_a_lone_surrogate_in_an_answer_harms_nothing(app: App, redis_url: str) -> None:
     run, following, reading = await start_and_follow(app, script(chunks=["half a \ud83d", " and a half"]))
     await reading
 
     await assert_one_answer(app, run, following, "half a \ufffd and a half")
 
-    redis.kill()
-    redis.lose_data()
-    redis.start()
+    async with Redis.from_url(redis_url) as client:
+        key = f"agent-stream:{run['conversation_id']}"
+        assert await client.delete(key, f"agent-runs:{{{key}}}") == 2
     assert text_of(await app.events(run["stream_url"])) == "half a \ufffd and a half"
     another = await app.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
     assert text_of(await app.finish(another)) == "fine"
@@ -304,13 +308,13 @@ class TestEvicted:
     """Promise 7: a key that Redis evicted on its own is a loss like any other."""
 
     @pytest.mark.parametrize("key", ["agent-stream:{0}", "agent-runs:{{agent-stream:{0}}}"])
-    async def test_promise_7_evicted_is_not_gone(self, app: App, redis: RedisProcess, key: str) -> None:
+    async def test_promise_7_evicted_is_not_gone(self, app: App, redis_url: str, key: str) -> None:
         run, following, reading = await start_and_follow(app, script(chunks=["the ", "answer"]))
         await reading
         conversation_id = run["conversation_id"]
 
         for path in (run["stream_url"], f"/api/agent/stream/{conversation_id}"):
-            async with Redis.from_url(redis.url) as client:
+            async with Redis.from_url(redis_url) as client:
                 assert await client.delete(key.format(conversation_id))
             events = await app.events(path)
             assert [event.event for event in events] == ["reset", "message", "done"]
@@ -319,7 +323,7 @@ class TestEvicted:
 
     @pytest.mark.parametrize("key", ["agent-stream:{0}", "agent-runs:{{agent-stream:{0}}}"])
     async def test_promise_5_it_converges_though_a_key_is_evicted_in_the_middle_of_a_run(
-        self, app: App, redis: RedisProcess, key: str
+        self, app: App, redis_url: str, key: str
     ) -> None:
         first = await app.start_run(script(chunks=["one"]))
         await app.finish(first)
@@ -327,10 +331,10 @@ class TestEvicted:
         message = script(chunks=LONG, delay_seconds=0.03)
         run = await app.start_run(message, conversation_id=conversation_id)
         following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
-        reading = asyncio.create_task(following.follow(60))
+        reading = asyncio.create_task(following.follow())
         await following.received(5)
 
-        async with Redis.from_url(redis.url) as client:
+        async with Redis.from_url(redis_url) as client:
             assert await client.delete(key.format(conversation_id))
 
         await reading
@@ -357,20 +361,20 @@ class TestDeleted:
     async def delete(self, app: App, run: dict[str, Any]) -> httpx.Response:
         return await app.client.delete(f"/api/agent/conversations/{run['conversation_id']}")
 
-    async def test_promise_7_deleted_is_gone_while_it_is_being_restored(self, app: App, redis: RedisProcess) -> None:
+    async def test_promise_7_deleted_is_gone_while_it_is_being_restored(self, frail: App, redis: RedisProcess) -> None:
         for number in range(10):
-            run = await app.start_run(script(chunks=[f"secret {number}"]))
-            await app.finish(run)
-            await asyncio.to_thread(app.host.wait_for_log, f"{run['correlation_id']} Completed")
+            run = await frail.start_run(script(chunks=[f"secret {number}"]))
+            await frail.finish(run)
+            await asyncio.to_thread(frail.host.wait_for_log, f"{run['correlation_id']} Completed")
             redis.kill()
             redis.lose_data()
             redis.start()
-            restoring = [asyncio.create_task(app.client.get(run["stream_url"])) for _ in range(5)]
-            deleted = await self.delete(app, run)
+            restoring = [asyncio.create_task(frail.client.get(run["stream_url"])) for _ in range(5)]
+            deleted = await self.delete(frail, run)
             await asyncio.gather(*restoring)
 
             assert deleted.status_code == httpx.codes.NO_CONTENT, deleted.text
-            await self.gone(app, run)
+            await self.gone(frail, run)
 
     async def test_promise_7_deleted_is_gone_when_a_cancel_comes_late(self, app: App) -> None:
         for _ in range(10):
@@ -390,16 +394,15 @@ class TestDeleted:
     ) -> None:
         env = {"REDIS_CONNECTION_STRING": redis.url, "OPENAI_BASE_URL": model.base_url, "DEVHOST_LEASE_SECONDS": "1"}
         with HostProcess(state_dir, env=env) as zombie:
-            async with httpx.AsyncClient(base_url=zombie.base_url, timeout=30) as client:
-                run = await App(zombie, client).start_run(script(chunks=LONG, delay_seconds=0.05))
+            async with app_of(zombie) as app:
+                run = await app.start_run(script(chunks=LONG, delay_seconds=0.05))
             heir = HostProcess(state_dir, env=env)
             following = RecordingFollower(lambda: heir.base_url if heir.port else zombie.base_url, run["stream_url"])
-            reading = asyncio.create_task(following.follow(40))
+            reading = asyncio.create_task(following.follow())
             await following.received(5)
             zombie.pause()
             with heir:
-                async with httpx.AsyncClient(base_url=heir.base_url, timeout=30) as client:
-                    app = App(heir, client)
+                async with app_of(heir) as app:
                     await reading
                     assert following.text == TEXT
 

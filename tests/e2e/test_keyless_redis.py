@@ -3,11 +3,9 @@
 import asyncio
 from pathlib import Path
 
-import httpx
 import pytest
 
-from devhost.testing import HostProcess
-from tests.app import App, text_of
+from tests.app import running_app, text_of
 from tests.identity import Identity
 from tests.model_server import ModelServer
 from tests.redis_process import RedisProcess
@@ -16,22 +14,26 @@ from tests.scripts import script
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_followers_do_not_notice_that_tokens_expire(model: ModelServer, tmp_path: Path) -> None:
+async def test_followers_do_not_notice_that_tokens_expire(
+    redis: RedisProcess, model: ModelServer, state_dir: Path
+) -> None:
     chunks = [f"{number} " for number in range(120)]
-    with RedisProcess(tmp_path / "redis") as redis:
-        async with Identity(redis.port, seconds=1) as identity:
-            env = identity.env | {"REDIS_CONNECTION_STRING": redis.url, "OPENAI_BASE_URL": model.base_url}
-            with HostProcess(tmp_path / "state", env=env | {"HEARTBEAT_SECONDS": "1"}) as host:
-                async with httpx.AsyncClient(base_url=host.base_url, timeout=60) as client:
-                    app = App(host, client)
-                    runs = [await app.start_run(script(chunks=chunks, delay_seconds=0.05)) for _ in range(3)]
-                    following = [asyncio.create_task(app.events(run["stream_url"])) for run in runs]
-                    expiries = 0
-                    while not all(task.done() for task in following):
-                        await asyncio.sleep(1)
-                        identity.expire()
-                        expiries += 1
-                    ended = [await task for task in following]
+    async with Identity(redis.port, seconds=1) as identity:
+        env = {
+            "REDIS_CONNECTION_STRING": redis.url,
+            "OPENAI_BASE_URL": model.base_url,
+            "HEARTBEAT_SECONDS": "1",
+            **identity.env,
+        }
+        async with running_app(state_dir, env) as app:
+            runs = [await app.start_run(script(chunks=chunks, delay_seconds=0.05)) for _ in range(3)]
+            following = [asyncio.create_task(app.events(run["stream_url"])) for run in runs]
+            expiries = 0
+            while not all(task.done() for task in following):
+                await asyncio.sleep(1)
+                identity.expire()
+                expiries += 1
+            ended = [await task for task in following]
 
     # Each of them is one response, from the first event to the last.
     assert [text_of(events) for events in ended] == ["".join(chunks)] * 3

@@ -33,20 +33,13 @@ async def quick_app(redis_url: str, tmp_path_factory: pytest.TempPathFactory) ->
             yield App(host, client)
 
 
-async def test_every_generated_request_is_answered_as_described(quick_app: App) -> None:
-    command = [SCHEMATHESIS, "--config-file", CONFIG, "run", f"{quick_app.host.base_url}/api/openapi.json"]
-    options = [
-        "--max-examples",
-        "6",
-        "--workers",
-        "4",
-        "--request-timeout",
-        "30",
-        "--generation-deterministic",
-        "--no-color",
-    ]
+async def test_every_generated_request_is_answered_as_described(quick_app: App, tmp_path: Path) -> None:
+    description = f"{quick_app.host.base_url}/api/openapi.json"
+    options = "--max-examples 6 --workers 4 --request-timeout 30 --generation-deterministic --no-color".split()
 
-    run = await asyncio.create_subprocess_exec(*command, *options, stdout=PIPE, stderr=STDOUT)
+    run = await asyncio.create_subprocess_exec(
+        SCHEMATHESIS, "--config-file", CONFIG, "run", description, *options, stdout=PIPE, stderr=STDOUT, cwd=tmp_path
+    )
     async with asyncio.timeout(200):
         printed, _ = await run.communicate()
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
-from devhost.testing import HostProcess
+from tests.app import running_app
 from tests.model_server import ModelServer
 from tests.scripts import script
 
@@ -20,13 +20,12 @@ async def test_it_streams_and_completes_without_the_orchestration(
 ) -> None:
     env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url}
     handler = create_stream_handler(Settings(redis_connection_string=SecretStr(redis_url)))
-    with HostProcess(state_dir, app_dir=Path(__file__).parent / "plain", env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            response = await client.post(
-                "/api/agents/Plain/run",
-                json={"message": script(chunks=["Hello ", "world"]), "session_id": conversation_id},
-            )
-            assert response.status_code == httpx.codes.OK, response.text
+    async with running_app(state_dir, env, Path(__file__).parent / "plain") as app:
+        response = await app.client.post(
+            "/api/agents/Plain/run",
+            json={"message": script(chunks=["Hello ", "world"]), "session_id": conversation_id},
+        )
+        assert response.status_code == httpx.codes.OK, response.text
     events = [event async for batch in handler.read_stream(conversation_id) for event in batch]
     await handler.aclose()
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import azure.durable_functions as df
@@ -59,12 +58,6 @@ class CountingClient(df.DurableOrchestrationClient):  # type: ignore[misc]
 @pytest.fixture
 def client(app: App) -> CountingClient:
     return CountingClient(app.host.base_url)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    with RedisProcess(tmp_path / "redis") as redis:
-        yield redis
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -160,12 +160,13 @@ async def test_attempts_that_overlap_are_both_in_the_trace_and_the_fenced_one_sa
 async def test_a_stream_of_many_chunks_is_three_spans_at_most(
     app: App, collector: OtlpCollector, trace: str, accept: str
 ) -> None:
-    run = await app.start_run(script(chunks=["word "] * 200))
-    await app.finish(run)
+    run = await app.start_run(script(chunks=["word "] * 200, delay_seconds=0.005))
 
-    response = await app.client.get(run["stream_url"], headers={"Accept": accept, **traced(trace)})
+    async with app.client.stream("GET", run["stream_url"], headers={"Accept": accept, **traced(trace)}) as response:
+        parts = [part async for part in response.aiter_text()]
 
-    assert response.text.count("word ") == 200
+    assert "".join(parts).count("word ") == 200
+    assert len(parts) > 50, "they came one by one"
     spans = await exported(collector, trace, "follow stream")
     assert len(spans) <= 3
     followed = only(spans, "follow stream").attributes

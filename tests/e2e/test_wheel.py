@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from devhost.testing import REPOSITORY, HostProcess
-from tests.app import App, text_of
+from devhost.testing import REPOSITORY
+from tests.app import running_app, text_of
 from tests.model_server import ModelServer
 from tests.scripts import script
 
@@ -41,14 +40,13 @@ async def test_the_wheel_alone_serves_an_app_of_a_few_lines_under_any_route_pref
         "OPENAI_BASE_URL": model.base_url,
     }
 
-    with HostProcess(state_dir, app_dir=Path(__file__).parent / "wheel", env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            response = await client.post(
-                "/v1/agents-api/agents/Mine/run", content=script(chunks=["from ", "the wheel"])
-            )
-            run = response.json()
-            events = await App(host, client).finish(run)
-            status = await client.get(run["status_url"])
+    async with running_app(state_dir, env, Path(__file__).parent / "wheel") as app:
+        response = await app.client.post(
+            "/v1/agents-api/agents/Mine/run", content=script(chunks=["from ", "the wheel"])
+        )
+        run = response.json()
+        events = await app.finish(run)
+        status = await app.client.get(run["status_url"])
 
     assert (text_of(events), events[-1].event) == ("from the wheel", "done")
     assert response.headers["location"] == run["stream_url"]

@@ -14,6 +14,7 @@ from agentstream.model import (
     Event,
     LostRun,
     Outcome,
+    Piece,
     RunInput,
     RunKey,
     RunResult,
@@ -22,6 +23,7 @@ from agentstream.model import (
     expired_event,
     parse_cursor,
     split_answer,
+    text_pieces,
 )
 
 CURSOR_PARTS = st.integers(0, MAX_CURSOR_PART)
@@ -83,7 +85,7 @@ class TestRunKey:
 class TestLostRun:
     @given(st.text(max_size=3 * ANSWER_CHUNK_CHARACTERS))
     def test_a_follower_is_told_of_a_reset_the_answer_and_the_end(self, answer: str) -> None:
-        first, *messages, last = LostRun("r", "A", DONE, answer).events("7-1")
+        first, *messages, last = LostRun("r", "A", DONE, text_pieces(answer)).events("7-1")
 
         assert first == expired_event("7-1", "r")
         assert {message.kind for message in messages} <= {"message"}
@@ -91,19 +93,28 @@ class TestLostRun:
         assert (last.kind, last.data) == ("done", "[DONE]")
         assert {event.id for event in (first, *messages, last)} == {"7-1"}
 
+    def test_tool_calls_and_results_are_told_where_they_came(self) -> None:
+        pieces = [Piece("message", "a"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "b")]
+
+        events = LostRun("r", "A", DONE, pieces).events("7-1")
+
+        assert [Piece(event.kind, event.data) for event in events[1:-1]] == pieces
+
     def test_of_an_open_one_there_is_nothing_to_tell(self) -> None:
-        assert LostRun("r", "A", None, "").events("7-1") == []
+        assert LostRun("r", "A", None).events("7-1") == []
 
     def test_the_script_is_given_an_open_one_as_queued_and_an_ended_one_with_its_end(self) -> None:
         run = {"correlation_id": "r", "agent": "A", "created": 5}
 
-        assert LostRun("r", "A", None, "", 5).to_json() == {**run, "status": "queued"}
-        assert LostRun("r", "A", CANCELLED, "so far", 5).to_json() == {
+        pieces = [Piece("message", "so far"), Piece("tool_call", "{}")]
+
+        assert LostRun("r", "A", None, created=5).to_json() == {**run, "status": "queued"}
+        assert LostRun("r", "A", CANCELLED, pieces, 5).to_json() == {
             **run,
             "status": "cancelled",
             "event": "cancelled",
             "data": "[CANCELLED]",
-            "chunks": ["so far"],
+            "chunks": [("so far",), ("{}", "tool_call")],
         }
 
 

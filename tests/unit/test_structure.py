@@ -15,8 +15,9 @@ PACKAGE = REPOSITORY / "agentstream"
 BELOW = {
     "app": {"http", "runs", "attempt", "wire", "stream", "settings", "telemetry", "model"},
     "http": {"runs", "wire", "stream", "settings", "telemetry", "model"},
-    "runs": {"agent_memory", "stream", "telemetry", "model"},
-    "attempt": {"agent_memory", "stream", "telemetry", "model"},
+    "runs": {"agent_events", "agent_memory", "stream", "settings", "telemetry", "model"},
+    "attempt": {"agent_events", "agent_memory", "stream", "settings", "telemetry", "model"},
+    "agent_events": {"agent_memory", "stream", "model"},
     "agent_memory": {"stream"},
     "wire": {"model"},
     "stream": {"settings", "telemetry", "model"},

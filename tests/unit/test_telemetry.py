@@ -177,7 +177,7 @@ class TestMetrics:
         await handler.append(conversation_id, correlation_id, third, 0, [Chunk("wrong", 0)])
         await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="right")
         await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="right")
-        lost = [LostRun("known", "A", DONE, "a"), LostRun("lost", "A", DONE, "b"), LostRun("open", "A", None, "")]
+        lost = [LostRun("known", "A", DONE), LostRun("lost", "A", DONE), LostRun("open", "A", None)]
         await handler.restore_runs(conversation_id, lost[:1], "")
         await handler.restore_runs(conversation_id, lost, "")
 

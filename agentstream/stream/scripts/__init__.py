@@ -14,11 +14,13 @@ The runs hash holds one JSON record per run, under its correlation_id; times are
 ``status``    queued, running, cancelling; or ended: completed, failed, cancelled, timed_out
 ``agent``     the agent's name; absent in a run that was registered by its writer
 ``created``   when it was accepted; ``ended`` likewise
+``owner``     whose it is: absent where nobody signs in, and where Redis lost the run meanwhile
 ``claim``     which request may start it, and ``claimed`` since when
 ``attempt``   the newest attempt, 0 before the first. It is the time of the attempt's begin, so that it grows even when
               Redis lost the record of the attempts before
-``seen``      when it was last heard of
+``seen``      when it was last heard of, and ``renewed`` when it last renewed the time to live of both keys
 ``next``      the sequence number of the newest attempt's next chunk
+``writer``    the newest attempt, as long as it may append: absent while the run is not running, or was answered
 ``from``      the entry after which the newest attempt's entries begin
 ``answered``  whether the newest attempt has answered, so that no other may begin; ``failed`` whether by an error
 ``terminal``  the entry that ended the run
@@ -26,18 +28,31 @@ The runs hash holds one JSON record per run, under its correlation_id; times are
 ``cancel_sent``  when the durable runtime was last to be told that the run is cancelled
 ``lost``      whether Redis lost what the run may have streamed before, so that its followers need a ``reset``
 
+While there is a ``writer`` the record begins with it, ``next``, ``seen`` and ``renewed``, in this order, so that the
+next chunk is appended without decoding it. Every write renews the time to live of both keys; this one, and keeping a
+run alive, when a quarter of it has passed.
+
 Under the empty name the hash has a mark while it lacks the runs that Redis lost before.
 
 The erasure is a string ``<since>:<until>``: what was accepted up to ``since`` is gone, and until ``until`` the durable
 runtime may still know it, so that nothing is restored or accepted.
 """
 
+import functools
+import hashlib
 from importlib.resources import files
 
 
 def _load(name: str) -> str:
-    folder = files(__package__)
-    return "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+    prelude, script = ((files(__package__) / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+    before, _, after = script.rpartition("-- prelude\n")
+    return "\n".join((before, prelude, after))
+
+
+@functools.cache
+def digest(script: str) -> str:
+    """Return the name by which Redis knows a script that it has run before."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 ACCEPT = _load("accept")

@@ -1,4 +1,5 @@
--- What every script begins with: see the docstring of this package for keys, arguments and records.
+-- Comes before every script, or in the place of its line "-- prelude". See the docstring of this package for keys,
+-- arguments and records.
 
 local stream, runs, erasure = KEYS[1], KEYS[2], KEYS[3]
 local ttl, correlation_id, created = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -50,14 +51,26 @@ local function publish()
   end
 end
 
+-- While an attempt may append, its record begins with what append.lua reads and changes without decoding it. Times have
+-- 13 digits.
+local function record_of(run)
+  run.writer = nil
+  if run.status ~= 'running' or run.answered then return cjson.encode(run) end
+  local rest = {}
+  for name, value in pairs(run) do rest[name] = value end
+  rest.next, rest.seen, rest.renewed = nil
+  return string.format('{"writer":%.0f,"next":%.0f,"seen":%.0f,"renewed":%.0f,', run.attempt, run.next, run.seen,
+    run.renewed) .. string.sub(cjson.encode(rest), 2)
+end
+
 local function save(run)
   if keys == 0 then
     redis.call('XGROUP', 'CREATE', stream, 'none', '$', 'MKSTREAM')
     redis.call('XGROUP', 'DESTROY', stream, 'none')
     keys = 2
   end
-  run.seen = now
-  redis.call('HSET', runs, correlation_id, cjson.encode(run))
+  run.seen, run.renewed = now, now
+  redis.call('HSET', runs, correlation_id, record_of(run))
   redis.call('PEXPIRE', runs, ttl)
   redis.call('PEXPIRE', stream, ttl)
   publish()

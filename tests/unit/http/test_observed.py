@@ -35,6 +35,7 @@ def follower(handler: RedisStreamHandler, conversation_id: str, correlation_id: 
         conversation_id,
         cursor=FIRST_CURSOR,
         correlation_id=correlation_id,
+        include=frozenset(),
         waits=True,
         heartbeat_seconds=0.05,
         deadline=math.inf,

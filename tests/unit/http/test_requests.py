@@ -14,12 +14,14 @@ from starlette.requests import Request
 from agentstream.http.problems import ProblemError
 from agentstream.http.requests import (
     parse_boolean,
+    parse_format,
     parse_id,
+    parse_include,
     parse_optional_id,
     parse_resume_cursor,
     parse_run_request,
 )
-from agentstream.model import FIRST_CURSOR, MAX_CURSOR_PART, RunRequest
+from agentstream.model import FIRST_CURSOR, FURTHER_KINDS, MAX_CURSOR_PART, RunRequest
 
 MAX_MESSAGE_BYTES = 100
 JSON = "application/json"
@@ -311,3 +313,36 @@ def test_a_boolean_has_four_spellings(parsed: bool, value: list[str | bool]) -> 
 def test_another_spelling_is_refused_and_named(value: str) -> None:
     with pytest.raises(ProblemError, match=r"^follow is not valid"):
         parse_boolean("follow", value)
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        ([], set()),
+        ([""], set()),
+        (["tools"], {"tool_call", "tool_result"}),
+        (["reasoning"], {"reasoning"}),
+        (["usage,tools"], {"usage", "tool_call", "tool_result"}),
+        (["usage", "reasoning"], {"usage", "reasoning"}),
+        (["all"], set(FURTHER_KINDS)),
+        (["all,usage"], set(FURTHER_KINDS)),
+    ],
+)
+def test_include_names_the_further_kinds_of_events(values: list[str], kinds: set[str]) -> None:
+    assert parse_include(request(query=[("include", value) for value in values])) == kinds
+
+
+@pytest.mark.parametrize("value", ["tool_call", "Tools", "tools;usage", "tools, usage", "tools,", "message"])
+def test_what_cannot_be_included_is_refused_and_what_can_is_told(value: str) -> None:
+    with pytest.raises(ProblemError, match=r"^include is not valid: .* tools, reasoning, usage, all,") as caught:
+        parse_include(request(query={"include": value}))
+    assert caught.value.status == HTTPStatus.BAD_REQUEST
+
+
+def test_the_only_format_that_can_be_asked_for_is_json() -> None:
+    assert not parse_format(request())
+    assert parse_format(request(query={"format": "json"}))
+    for value in ("", "JSON", "text", "sse"):
+        with pytest.raises(ProblemError, match=r"^format is not valid: send json") as caught:
+            parse_format(request(query={"format": value}))
+        assert caught.value.status == HTTPStatus.BAD_REQUEST

@@ -5,11 +5,29 @@ import pytest
 from agentstream.http.turns import Turns
 from agentstream.stream.handler import OverloadedError
 
+# Who is not given a turn, or not turned away, waits for ever.
+pytestmark = pytest.mark.timeout(30)
+
 
 async def hold(turns: Turns, release: asyncio.Event, order: list[int], number: int) -> None:
     async with turns.take():
         order.append(number)
         await release.wait()
+
+
+async def take_twice(turns: Turns, order: list[int], number: int) -> None:
+    for _ in range(2):
+        async with turns.take():
+            order.append(number)
+            await asyncio.sleep(0)
+
+
+async def test_turns_are_taken_in_order_of_arrival_and_who_comes_again_does_not_overtake() -> None:
+    turns, order = Turns(at_once=1, waiting=3, seconds=60), list[int]()
+
+    await asyncio.gather(*(take_twice(turns, order, number) for number in range(3)))
+
+    assert order == [0, 1, 2, 0, 1, 2]
 
 
 async def test_promise_8_bounded_turns_are_taken_in_order_and_too_many_are_turned_away() -> None:

@@ -15,6 +15,7 @@ async def test_a_durable_runtime_that_does_not_answer_is_told_and_never_taken_fo
         committed.send_cancel("r"),
         committed.run("r"),
         committed.results("TravelPlanner", "c"),
+        committed.answers("TravelPlanner", "c"),
         committed.cut_off_result(RUN),
         committed.messages("c"),
         committed.erase("c", ["r"], since=1),

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 import pytest
 
-from agentstream.model import FIRST_CURSOR, Chunk, Event
+from agentstream.model import FIRST_CURSOR, FURTHER_KINDS, Chunk, Event
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.stream.handler import RedisStreamHandler
@@ -20,6 +20,7 @@ def follower(both: Sources, conversation_id: str) -> Follower:
         conversation_id,
         cursor=FIRST_CURSOR,
         correlation_id=None,
+        include=FURTHER_KINDS,
         waits=True,
         heartbeat_seconds=0.05,
         deadline=math.inf,

@@ -23,6 +23,6 @@ async def test_nothing_is_erased_before_the_durable_runtime_says_how_its_runs_ar
     await runs.both.stream.accept_run(conversation_id, "r", "TravelPlanner", "claim")
 
     with pytest.raises(DurableUnavailableError):
-        await runs.conversation(conversation_id).erase()
+        await (await runs.conversation(conversation_id)).erase()
 
     assert "r" in await runs.both.stream.runs(conversation_id)

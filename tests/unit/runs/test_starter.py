@@ -25,8 +25,8 @@ async def test_a_run_that_cannot_be_started_is_shown_to_its_followers_as_ended(
 
 
 def test_a_key_names_one_run_for_each_agent() -> None:
-    assert run_of_key("TravelPlanner", "k") == run_of_key("TravelPlanner", "k")
-    assert len({run_of_key(agent, key) for agent in ("A", "B") for key in ("k", "l")}) == 4
+    assert run_of_key("TravelPlanner", "k", None) == run_of_key("TravelPlanner", "k", None)
+    assert len({run_of_key(agent, key, None) for agent in ("A", "B") for key in ("k", "l")}) == 4
 
 
 def test_a_request_is_told_apart_by_its_conversation_and_its_message() -> None:

@@ -12,12 +12,14 @@ from agentstream.model import (
     CANCELLED,
     DONE,
     FIRST_CURSOR,
+    FURTHER_KINDS,
     BeingErasedError,
     Chunk,
     ErasedError,
     Event,
     LostRun,
     Outcome,
+    Piece,
     RunStatus,
     UnknownRunError,
     Verdict,
@@ -39,6 +41,7 @@ from agentstream.stream.handler import (
 from agentstream.stream.reader import FIRST_PAGE_ENTRIES
 from tests.proxy import Proxy
 
+TOLD = [Piece("message", "one"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "two")]
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
 
 
@@ -87,27 +90,44 @@ async def test_the_two_keys_share_a_cluster_slot(conversation_id: str, redis: An
     assert slots[0] == slots[1]
 
 
-async def test_every_write_sets_the_ttl_of_both_keys(
+async def test_every_write_renews_the_ttl_of_both_keys_an_append_when_a_quarter_has_passed(
     handler: RedisStreamHandler, settings: Settings, conversation_id: str, correlation_id: str, redis: Any
 ) -> None:
-    keys = [f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"]
-    ttl_ms = settings.redis_stream_ttl_minutes * 60_000
+    stream, runs = f"agent-stream:{conversation_id}", f"agent-runs:{{agent-stream:{conversation_id}}}"
+    ttl_ms = int(settings.redis_stream_ttl_minutes * 60_000)
     attempt = await begin(handler, conversation_id, correlation_id)
 
-    async def assert_refreshed(write: object) -> None:
-        for key in keys:
-            assert await redis.pttl(key) > ttl_ms - 5_000, f"{write} did not refresh {key}"
-            await redis.pexpire(key, 20_000)
+    async def pass_time(ms: int) -> None:
+        record = json.loads(await redis.hget(runs, correlation_id))
+        record["renewed"] -= ms
+        await redis.hset(runs, correlation_id, json.dumps(record, separators=(",", ":")))
+        for key in (stream, runs):
+            await redis.pexpire(key, ttl_ms - ms)
 
-    await handler.append(conversation_id, correlation_id, attempt, 0, [])
-    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=attempt)
-    await assert_refreshed("a chunk")
-    await handler.append(conversation_id, correlation_id, attempt, 1, [])
-    await assert_refreshed("keeping a silent run alive")
+    async def is_renewed() -> bool:
+        left = [await redis.pttl(key) for key in (stream, runs)]
+        assert len({ms > ttl_ms - 5_000 for ms in left}) == 1, "one key of two"
+        return bool(min(left) > ttl_ms - 5_000)
+
+    async def append(sequence: int, *texts: str) -> None:
+        await pass_time(ttl_ms // 5)
+        chunks = [Chunk(text, 0) for text in texts]
+        await handler.append(conversation_id, correlation_id, attempt, sequence, chunks)
+
+    await append(0, "a")
+    assert not await is_renewed()
+    await append(1, "b")
+    assert await is_renewed(), "a chunk"
+    await append(2)
+    assert not await is_renewed()
+    await append(2)
+    assert await is_renewed(), "keeping a silent run alive"
+    await pass_time(20_000)
     await handler.begin_attempt(conversation_id, correlation_id)
-    await assert_refreshed("an attempt")
+    assert await is_renewed(), "an attempt"
+    await pass_time(20_000)
     await handler.write_completion(conversation_id, correlation_id=correlation_id)
-    await assert_refreshed("the end")
+    assert await is_renewed(), "the end"
 
 
 async def test_promise_2_nothing_twice_when_an_append_is_repeated(
@@ -138,6 +158,23 @@ async def test_promise_2_every_cursor_yields_exactly_the_rest(
     for position in (0, 1, 499, 500, 501, 998, 1199):
         assert await read(handler, conversation_id, events[position].id) == events[position + 1 :]
     assert await read(handler, conversation_id, events[-1].id) == []
+
+
+async def test_a_chunk_that_is_no_message_is_an_event_of_its_kind_and_no_part_of_the_answer(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    attempt = await begin(handler, conversation_id, correlation_id)
+    chunks = [Chunk("Day ", 1), Chunk('{"id": "1"}', 2, "tool_call"), Chunk("1", 3)]
+
+    for _ in range(2):
+        await handler.append(conversation_id, correlation_id, attempt, 0, chunks)
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="Day 1")
+
+    events = await read(handler, conversation_id)
+    assert told(events) == [("message", "Day "), ("tool_call", '{"id": "1"}'), ("message", "1"), ("done", "[DONE]")]
+    assert [event.sequence for event in events] == [0, 1, 2, 3]
+    entries = [fields for _, fields in await redis.xrange(f"agent-stream:{conversation_id}")]
+    assert [entry.get("event") for entry in entries] == [None, "tool_call", None, "done"]
 
 
 async def test_promise_3_a_run_has_exactly_one_terminal_event(
@@ -415,10 +452,34 @@ async def test_accepting_a_run_trims_what_is_older_than_the_ttl_but_no_open_run(
     assert [fields["text"] for _, fields in await redis.xrange(stream)] == ["open", "[DONE]"], "trimmed in part"
 
 
+@pytest.mark.parametrize("kind", sorted(FURTHER_KINDS))
+async def test_promise_6_one_writer_events_of_a_fenced_or_ended_attempt_are_refused(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, kind: str
+) -> None:
+    zombie = await begin(handler, conversation_id, correlation_id)
+    early, late = Chunk('{"of": "zombie"}', now_ms(), kind), Chunk('{"late": true}', now_ms(), kind)
+    assert await handler.append(conversation_id, correlation_id, zombie, 0, [early]) is Verdict.CONTINUE
+    _, newest = await handler.begin_attempt(conversation_id, correlation_id)
+
+    assert await handler.append(conversation_id, correlation_id, zombie, 1, [late]) is Verdict.STOP
+    new = [Chunk('{"of": "newest"}', now_ms(), kind), Chunk("text", now_ms())]
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    # A repeated call appends nothing twice.
+    assert await handler.append(conversation_id, correlation_id, newest, 0, new) is Verdict.CONTINUE
+    await handler.answer_run(conversation_id, correlation_id, newest)
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+    await handler.write_completion(conversation_id, correlation_id=correlation_id, answer="text")
+    assert await handler.append(conversation_id, correlation_id, newest, 2, [late]) is Verdict.STOP
+
+    first, reset, *rest = told(await read(handler, conversation_id))
+    assert (first, reset[0]) == ((kind, '{"of": "zombie"}'), "reset"), "what was told of the first attempt is dropped"
+    assert rest == [(kind, '{"of": "newest"}'), ("message", "text"), ("done", "[DONE]")]
+
+
 async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
-    lost = [LostRun("first", "A", DONE, "one"), LostRun("second", "A", ERROR, ""), LostRun("third", "A", None, "")]
+    lost = [LostRun("first", "A", DONE, TOLD), LostRun("second", "A", ERROR), LostRun("third", "A", None)]
 
     await asyncio.gather(*(handler.restore_runs(conversation_id, lost, "") for _ in range(10)))
 
@@ -428,18 +489,22 @@ async def test_promise_7_expired_is_not_gone_and_is_restored_once(
     assert [(event.correlation_id, event.kind) for event in events] == [
         ("first", "reset"),
         ("first", "message"),
+        ("first", "tool_call"),
+        ("first", "tool_result"),
+        ("first", "message"),
         ("first", "done"),
         ("second", "reset"),
         ("second", "error"),
     ]
     assert json.loads(events[0].data) == {"correlation_id": "first", "reason": "expired"}
+    assert [Piece(event.kind, event.data) for event in events[1:5]] == TOLD
 
 
 @pytest.mark.parametrize("answer", ["the answer", ""])
 async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str, answer: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.write_completion(conversation_id, correlation_id=correlation_id, answer=answer)
 
@@ -452,7 +517,7 @@ async def test_an_open_run_that_was_lost_and_restored_ends_with_a_reset(
 async def test_an_attempt_that_begins_after_a_loss_begins_with_a_reset(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
-    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None, "")], "")
+    await handler.restore_runs(conversation_id, [LostRun(correlation_id, "A", None)], "")
 
     await handler.begin_attempt(conversation_id, correlation_id)
     await handler.begin_attempt(conversation_id, correlation_id)
@@ -622,16 +687,22 @@ async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
 async def test_overload_is_no_outage_of_redis_and_does_not_hold_up_the_health_check(
     settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 1.0)
     async with Proxy(valkey.port) as proxy:
         url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
         handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
         proxy.delay_seconds = 0.05
+        monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 60.0)
         asking = [asyncio.create_task(handler.runs(conversation_id)) for _ in range(200)]
         await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         await handler.ping()
-        assert any(not task.done() for task in asking), "the ping did not wait for its turn"
-        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert sum(not task.done() for task in asking) > stream_handler.MAX_COMMANDS_AT_ONCE, (
+            "the ping waited for its turn"
+        )
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 2.0)
+        answers = await asyncio.gather(*(handler.runs(conversation_id) for _ in range(200)), return_exceptions=True)
         proxy.delay_seconds = 60
         hanging = await asyncio.gather(*(handler.runs(conversation_id) for _ in range(20)), return_exceptions=True)
         await handler.aclose()
@@ -682,13 +753,13 @@ async def test_promise_7_deleted_is_gone_for_whoever_comes_late(
     await handler.erase(conversation_id)
     with pytest.raises(BeingErasedError):
         await handler.accept_run(conversation_id, "another", "TravelPlanner")
-    unknown_age = LostRun(correlation_id, "TravelPlanner", None, "")
+    unknown_age = LostRun(correlation_id, "TravelPlanner", None)
     assert not await handler.restore_runs(conversation_id, [unknown_age], await handler.erasure(conversation_id))
 
     since = await handler.erase(conversation_id, finished=True)
 
     assert not await handler.restore_runs(conversation_id, [unknown_age], before)
-    old = LostRun(correlation_id, "TravelPlanner", None, "", accepted.created)
+    old = LostRun(correlation_id, "TravelPlanner", None, created=accepted.created)
     assert await handler.restore_runs(conversation_id, [old], await handler.erasure(conversation_id))
     created = accepted.created
     verdict, _ = await handler.begin_attempt(conversation_id, correlation_id, created=created)
@@ -757,3 +828,28 @@ async def test_one_key_evicted_alone_takes_the_other_with_it(
 
     assert list(await handler.runs(conversation_id)) == ["another"]
     assert await redis.xlen(f"agent-stream:{conversation_id}") == 0
+
+
+async def test_a_conversation_of_another_owner_is_unknown(handler: RedisStreamHandler, conversation_id: str) -> None:
+    await handler.accept_run(conversation_id, "r1", "A", owner="alice")
+
+    for owner in ("bob", None):
+        with pytest.raises(UnknownRunError):
+            await handler.accept_run(conversation_id, "r2", "A", owner=owner)
+
+    assert await handler.accept_run(conversation_id, "r3", "A", owner="alice")
+    assert {run.owner for run in (await handler.runs(conversation_id)).values()} == {"alice"}
+
+
+async def test_of_many_owners_at_once_one_has_the_conversation(
+    handler: RedisStreamHandler, conversation_id: str
+) -> None:
+    names = [f"user-{number}" for number in range(10)]
+
+    ended = await asyncio.gather(
+        *(handler.accept_run(conversation_id, name, "A", owner=name) for name in names), return_exceptions=True
+    )
+
+    assert sum(isinstance(each, UnknownRunError) for each in ended) == len(names) - 1
+    [record] = (await handler.runs(conversation_id)).values()
+    assert record.owner in names

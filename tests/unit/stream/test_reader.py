@@ -1,5 +1,6 @@
 """The reading of one stream, against a stream that is a list and a watcher that tells of it as late as it may."""
 
+import asyncio
 import math
 import random
 import time
@@ -19,7 +20,8 @@ CHOICES = st.integers(0, 2**32).map(random.Random)
 
 def stream_of(runs: list[str]) -> list[Event]:
     """Return the entries of both runs in this order, and then their ends."""
-    kinds = [(run, "message") for run in runs] + [(run, "done") for run in RUNS]
+    kinds = [(run, "message" if number % 3 else "tool_call") for number, run in enumerate(runs)]
+    kinds += [(run, "done") for run in RUNS]
     return [Event(f"{number + 1}-0", kind, "", run, 1, number) for number, (run, kind) in enumerate(kinds)]
 
 
@@ -112,18 +114,19 @@ class LateSubscription:
 
 
 @settings(max_examples=500)
-@given(ENTRIES, CHOICES, st.sampled_from([None, *RUNS]), st.integers(0, 22))
+@given(ENTRIES, CHOICES, st.sampled_from([None, *RUNS]), st.integers(0, 22), st.sampled_from([(), ("tool_call",)]))
 async def test_every_event_comes_once_and_in_order_wherever_the_live_ones_begin(
-    runs: list[str], choices: random.Random, followed: str | None, read_before: int
+    runs: list[str], choices: random.Random, followed: str | None, read_before: int, include: tuple[str, ...]
 ) -> None:
     entries = stream_of(runs)
     world = World(entries, choices)
     world.appended = max(world.appended, min(read_before, len(entries)))
     cursor = entries[min(read_before, len(entries)) - 1].id if read_before else FIRST_CURSOR
 
-    events = [event async for batch in world.reading(followed=followed, cursor=cursor).batches() for event in batch]
+    reading = world.reading(followed=followed, cursor=cursor, include=include)
+    events = [event async for batch in reading.batches() for event in batch]
 
-    after = entries[read_before:]
+    after = [event for event in entries[read_before:] if event.kind != "tool_call" or event.kind in include]
     assert events == [event for event in after if followed in (None, event.correlation_id)]
     assert all(subscription.ended for subscription in world.subscriptions)
     assert len(world.subscriptions) <= 1
@@ -168,6 +171,49 @@ async def test_an_open_run_without_events_is_told_at_once_and_then_each_silence(
 
     assert [await anext(batches) for _ in range(3)] == [[], [], []]
     await batches.aclose()
+
+
+async def test_a_follower_hears_of_a_silence_that_only_events_break_which_it_passes_over_and_no_more_often() -> None:
+    class Thinking:
+        """A subscription to a run that reasons without end."""
+
+        def __init__(self) -> None:
+            self.behind = False
+            self.told = 0
+
+        def rejoin(self) -> None: ...
+
+        def end(self) -> None: ...
+
+        async def next(self, seconds: float) -> list[Event]:
+            await asyncio.sleep(min(seconds, 0.001))
+            self.told += 1
+            return [Event(f"{self.told}-0", "reasoning", "{}", "a", 1, self.told)]
+
+    async def read_page(cursor: str, count: int) -> Page:
+        return Page(is_open=True, events=[], cursor=cursor, is_full=False, next_count=count)
+
+    thinking: Any = Thinking()
+    silence_seconds, begin = 0.05, time.monotonic()
+    reading = Reading(
+        read_page,
+        lambda _: thinking,
+        cursor=FIRST_CURSOR,
+        correlation_id="a",
+        include=(),
+        follow=True,
+        silence_seconds=silence_seconds,
+        deadline=math.inf,
+    )
+    batches = reading.batches()
+
+    async with asyncio.timeout(30):
+        assert [await anext(batches) for _ in range(4)] == [[], [], [], []]
+    await batches.aclose()
+
+    # The first comes at once.
+    assert 3 * silence_seconds <= time.monotonic() - begin
+    assert thinking.told > 3
 
 
 async def test_after_its_deadline_nothing_is_read() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agentstream.model import CANCELLED, DONE, LostRun, Outcome
+from agentstream.model import CANCELLED, DONE, LostRun, Outcome, text_pieces
 from agentstream.model import Event as StreamEvent
 from tests import event_stream
 
@@ -64,7 +64,7 @@ def runs(draw: st.DrawFn, first_ms: int = 1_000) -> list[StreamEvent]:
 
 def restored(answer: str, first_ms: int = 1_000_000) -> list[StreamEvent]:
     """The events of a run of this answer that expired, as its stream holds them once it was restored."""
-    told = LostRun(RUN, "TravelPlanner", DONE, answer).events("0-1")
+    told = LostRun(RUN, "TravelPlanner", DONE, text_pieces(answer)).events("0-1")
     return [each._replace(id=f"{first_ms}-{number}") for number, each in enumerate(told)]
 
 

@@ -39,6 +39,11 @@ def test_a_reset_is_told_where_the_answer_starts_again() -> None:
     assert text == "wro\n\n[The answer starts again.]\n\nright"
 
 
+@pytest.mark.parametrize("kind", ["tool_call", "tool_result", "reasoning", "usage"])
+def test_what_is_no_part_of_the_answer_is_not_written(kind: str) -> None:
+    assert written(event("message", "Day "), event(kind, '{"text": "hm"}'), event("message", "1")) == "Day 1"
+
+
 def test_a_silence_is_nothing() -> None:
     assert list(plain.pieces([])) == []
 

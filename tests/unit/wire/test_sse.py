@@ -1,7 +1,9 @@
+import json
 from collections.abc import Iterator
 
 import httpx
 import httpx_sse
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +67,61 @@ def test_the_wire_is_that_of_the_contract() -> None:
         b"id: 1-0\nevent: message\ndata: Day 1: Arrival\ndata: Day 2\n\n"
     )
     assert sse.encode(event(2, "[DONE]", "done")) == b"id: 2-0\nevent: done\ndata: [DONE]\n\n"
+
+
+TYPED = {
+    "tool_call": '{"id": "1", "name": "f", "arguments": "{}"}',
+    "tool_result": '{"id": "1", "result": "a\\nb"}',
+    "reasoning": '{"text": "hm"}',
+    "usage": '{"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}',
+    "reset": '{"correlation_id": "r", "reason": "attempt"}',
+    "error": '{"code": "timeout", "message": "m", "correlation_id": "r"}',
+}
+
+
+@pytest.mark.parametrize(("kind", "data"), TYPED.items())
+def test_an_event_whose_data_is_json_is_the_same_in_both_formats(kind: str, data: str) -> None:
+    encoded = sse.encode(event(1, data, kind))
+
+    assert encoded == sse.encode(event(1, data, kind), as_json=True)
+    assert encoded == f"id: 1-0\nevent: {kind}\ndata: {data}\n\n".encode()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_as_json_every_text_is_one_line_and_exact_to_the_last_line_break(text: str) -> None:
+    encoded = sse.encode(event(1, text), as_json=True)
+
+    [read] = event_stream.parse(encoded)
+    assert json.loads(read.data) == {"text": text}
+    assert encoded.count(b"\n") == 4
+    assert b"\r" not in encoded
+
+
+@pytest.mark.parametrize(("kind", "status"), [("done", "completed"), ("cancelled", "cancelled")])
+def test_as_json_an_end_has_its_status_as_data(kind: str, status: str) -> None:
+    [read] = event_stream.parse(sse.encode(event(1, "[MARK]", kind), as_json=True))
+
+    assert json.loads(read.data) == {"status": status}
+
+
+def test_what_is_kept_in_one_format_is_not_sent_in_the_other() -> None:
+    encode = sse.Encoder(cache_bytes=100_000)
+    sent = event(1, "a\nb")
+
+    plain, as_json = encode(sent), encode(sent, as_json=True)
+
+    assert plain == b"id: 1-0\nevent: message\ndata: a\ndata: b\n\n"
+    assert as_json == b'id: 1-0\nevent: message\ndata: {"text": "a\\nb"}\n\n'
+    assert encode(sent) is plain
+    assert encode(sent, as_json=True) is as_json
+
+
+def test_the_time_to_wait_is_no_event() -> None:
+    stream = sse.RETRY + sse.HEARTBEAT + sse.encode(event(1, "a"))
+
+    assert sse.RETRY == b"retry: 500\n"
+    assert [read.data for read in event_stream.parse(stream)] == ["a"]
+    assert [data for _, _, data in read_by_httpx_sse(stream)] == ["a"]
 
 
 def test_a_heartbeat_is_no_event() -> None:

@@ -1,0 +1,123 @@
+"""What each chunk costs the host on its way from the model to a follower, and whose cost it is."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import aiohttp
+import psutil
+from agent_framework import SupportsAgentRun
+from agent_framework_durabletask import AgentEntity, RunRequest
+
+from agentstream import Settings
+from agentstream.agent_memory import AgentMemory, answer_text
+from agentstream.attempt.entity import AgentLoop
+from benchmarks.apps import REFERENCE_APP, http_client, running_app
+from benchmarks.measure import OURS, Figure, interleave
+from benchmarks.running import RUN_ROUTE
+from devhost.testing import HostProcess
+from tests.model_server import ModelServer
+from tests.scripts import script, scripted_reply
+from travel_planner import create_agents
+
+ROUNDS = 5
+RUNS = 10
+FEW, MANY = 3, 103
+PACE_SECONDS = 0.02
+WORD = "word "
+WHOLE, FRAMEWORK, HTTP = "the whole", "the framework", "HTTP"
+
+# Lets so many chunks come in each of the runs, and returns the processor time of that in seconds.
+Measure = Callable[[int], Awaitable[float]]
+
+
+async def chunk_cost(url: str) -> list[Figure]:
+    """The processor time of each further chunk of a followed run: at a pace at which each chunk travels alone, and at
+    full speed, at which many travel together.
+
+    The framework's is that of its entity code over the same model, without a callback; HTTP's that of an app which only
+    sends one piece per chunk, on the worker's server and through the host's proxy. The rest is ours, with the client of
+    Redis; at full speed with HTTP, since nobody knows how many chunks a piece holds.
+    """
+    async with (
+        running_app(url) as host,
+        running_app(url, REFERENCE_APP) as sender,
+        http_client(host) as client,
+        http_client(sender) as sender_client,
+        ModelServer(scripted_reply) as model,
+    ):
+        [agent] = create_agents(Settings.model_validate({"openai_base_url": model.base_url}))
+        loop = AgentLoop()
+
+        async def split(pace_seconds: float) -> dict[str, list[float]]:
+            message = partial(_message, pace_seconds)
+            contenders: dict[str, Measure] = {
+                WHOLE: lambda chunks: _cpu_seconds(host, partial(_follow, client, message(chunks))),
+                FRAMEWORK: lambda chunks: loop.run(_answer_all(agent, message(chunks), chunks)),
+            }
+            if pace_seconds:
+                path = f"?pace_seconds={pace_seconds}"
+                contenders[HTTP] = lambda chunks: _cpu_seconds(
+                    sender, partial(_read, sender_client, f"/api/send/{chunks}{path}")
+                )
+            for each in contenders.values():
+                # What is done once is not a chunk's.
+                await each(FEW)
+            return await interleave(ROUNDS, {name: partial(_each, each) for name, each in contenders.items()})
+
+        paced, full = await split(PACE_SECONDS), await split(0)
+    return [
+        *_figures(f"CPU per followed chunk, {RUNS} runs at {1 / PACE_SECONDS:.0f} chunks/s", paced, "the rest"),
+        *_figures(f"CPU per followed chunk, {RUNS} runs at full speed", full, "HTTP and the rest"),
+    ]
+
+
+def _figures(name: str, values: dict[str, list[float]], rest: str) -> list[Figure]:
+    ours = [whole - sum(others) for whole, *others in zip(*values.values(), strict=True)]
+    return [Figure(name, "µs", values), Figure(f"{name}: {rest}", "µs", {OURS: ours}, wanted={OURS: 80})]
+
+
+async def _each(cpu_seconds: Measure) -> float:
+    """Return what each further chunk costs, in µs."""
+    few, many = await cpu_seconds(FEW), await cpu_seconds(MANY)
+    return 1e6 * (many - few) / (MANY - FEW) / RUNS
+
+
+async def _cpu_seconds(host: HostProcess, follow: Callable[[], Coroutine[Any, Any, None]]) -> float:
+    process = psutil.Process(host.pid)
+    before = process.cpu_times()
+    await asyncio.gather(*(follow() for _ in range(RUNS)))
+    after = process.cpu_times()
+    return after.user + after.system - before.user - before.system
+
+
+async def _follow(client: aiohttp.ClientSession, message: str) -> None:
+    async with client.post(RUN_ROUTE, json={"message": message}) as accepted:
+        path = (await accepted.json())["stream_url"]
+    await _read(client, path)
+
+
+async def _read(client: aiohttp.ClientSession, path: str) -> None:
+    async with client.get(path) as response:
+        if b"event: done" not in await response.read():
+            raise ValueError("a stream did not end well")
+
+
+def _message(pace_seconds: float, chunks: int) -> str:
+    return script(chunks=[WORD] * chunks, delay_seconds=pace_seconds)
+
+
+async def _answer_all(agent: SupportsAgentRun, message: str, chunks: int) -> float:
+    """Return the processor time of this thread for runs of the framework alone."""
+    start = time.thread_time()
+    await asyncio.gather(*(_answer(agent, message, WORD * chunks) for _ in range(RUNS)))
+    return time.thread_time() - start
+
+
+async def _answer(agent: SupportsAgentRun, message: str, answer: str) -> None:
+    entity = AgentEntity(agent, state_provider=AgentMemory(None, "conversation"))
+    response = await entity.run(RunRequest(message, correlation_id="run"))
+    if answer_text(response) != answer:
+        raise ValueError("a run did not end well")
