@@ -26,6 +26,8 @@ CONVERSATION_ID = "gen_ai.conversation.id"
 AGENT_NAME = "gen_ai.agent.name"
 USER_HASH = "user.hash"
 ERROR_TYPE = "error.type"
+# The same once more, since the exporter of Azure Monitor drops the standard one.
+ERROR = "agentstream.error"
 RUN_ID = "agentstream.run.id"
 OUTCOME = "agentstream.run.outcome"
 ATTEMPT = "agentstream.run.attempt"
@@ -140,7 +142,7 @@ def start_span(name: str, ids: Mapping[str, str]) -> Span:
 
 def fail(span: Span, error: Exception) -> None:
     """Mark a span as failed. An exception's own text may hold what a user said, so only its type is told."""
-    span.set_attribute(ERROR_TYPE, type(error).__name__)
+    span.set_attributes(dict.fromkeys((ERROR_TYPE, ERROR), type(error).__name__))
     span.set_status(StatusCode.ERROR)
 
 

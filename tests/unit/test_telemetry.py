@@ -102,7 +102,8 @@ class TestFailure:
             raise ValueError("a secret that a user told")
 
         span = recorded.span("execute run")
-        assert (span.attributes or {})["error.type"] == "ValueError"
+        attributes = span.attributes or {}
+        assert attributes["error.type"] == attributes["agentstream.error"] == "ValueError"
         assert span.status.status_code is trace.StatusCode.ERROR
         assert "secret" not in span.to_json()
 
