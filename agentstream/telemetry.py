@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.context import get_current as current_context
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.metrics import get_meter
+from opentelemetry.trace import INVALID_SPAN, Span, StatusCode, get_current_span, get_tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
@@ -41,8 +41,8 @@ _SECONDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
 _WAIT_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
 _BYTES = [1024 * 4**power for power in range(8)]
 
-_tracer = trace.get_tracer("agentstream")
-_meter = metrics.get_meter("agentstream")
+_tracer = get_tracer("agentstream")
+_meter = get_meter("agentstream")
 _propagator = TraceContextTextMapPropagator()
 
 open_runs = _meter.create_up_down_counter(
@@ -81,7 +81,7 @@ _memory_bytes = _meter.create_histogram(
 )
 
 # The span of the run to which the current task belongs, and what its log records are to carry.
-_run: ContextVar[tuple[Span, Mapping[str, str]]] = ContextVar("run", default=(trace.INVALID_SPAN, {}))
+_run: ContextVar[tuple[Span, Mapping[str, str]]] = ContextVar("run", default=(INVALID_SPAN, {}))
 
 
 def run_ids(
@@ -206,6 +206,6 @@ def _parent(continues: str | None) -> Context | None:
     if continues is None:
         return None
     carried = _propagator.extract({"traceparent": continues}, current_context())
-    trace_id = trace.get_current_span(carried).get_span_context().trace_id
+    trace_id = get_current_span(carried).get_span_context().trace_id
     # The host may have spans of its own in this trace, nearer than the request.
-    return None if trace.get_current_span().get_span_context().trace_id == trace_id else carried
+    return None if get_current_span().get_span_context().trace_id == trace_id else carried

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from azure.functions.meta import Datum
-from opentelemetry import context
+from opentelemetry.context import attach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from devhost.app_loader import LoadedFunction, binding_converter, http_extension, load_functions
@@ -138,7 +138,7 @@ def _attach(trace: SimpleNamespace) -> None:
     """Make the invocation's trace the current one, where the worker is to (``otel.py`` of the library)."""
     if os.environ.get("PYTHON_ENABLE_OPENTELEMETRY") == "true":
         carrier = {"traceparent": trace.trace_parent, "tracestate": trace.trace_state}
-        context.attach(TraceContextTextMapPropagator().extract(carrier))
+        attach(TraceContextTextMapPropagator().extract(carrier))
 
 
 def _decoded(function: LoadedFunction, request: InvocationRequest) -> dict[str, Any]:

@@ -10,18 +10,19 @@ import os
 import threading
 from importlib.metadata import entry_points
 
-from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.dependencies import get_dist_dependency_conflicts
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from opentelemetry.trace import set_tracer_provider
 
 # With this the worker makes the trace of each invocation the current one.
 WORKER_SWITCH = "PYTHON_ENABLE_OPENTELEMETRY"
@@ -40,8 +41,8 @@ class Telemetry:
         exporter = OTLPMetricExporter() if sends else ConsoleMetricExporter()
         self._metrics = MeterProvider([PeriodicExportingMetricReader(exporter)])
         self._logs = LoggerProvider()
-        trace.set_tracer_provider(self._spans)
-        metrics.set_meter_provider(self._metrics)
+        set_tracer_provider(self._spans)
+        set_meter_provider(self._metrics)
         if sends:
             self._logs.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
             logging.getLogger().addHandler(LoggingHandler(logger_provider=self._logs))

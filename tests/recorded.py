@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import set_tracer_provider
 
 
 class Recorded:
@@ -56,8 +57,8 @@ def _providers() -> tuple[InMemorySpanExporter, InMemoryMetricReader]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     spans = TracerProvider()
     spans.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(spans)
-    metrics.set_meter_provider(MeterProvider([reader]))
+    set_tracer_provider(spans)
+    set_meter_provider(MeterProvider([reader]))
     return exporter, reader
 
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Response, StreamingResponse
-from opentelemetry import context as trace_context
+from opentelemetry.context import attach, get_current
 from redis.exceptions import RedisError
 
 from agentstream import telemetry
@@ -45,11 +45,11 @@ class StreamResponse(StreamingResponse):  # type: ignore[misc]
         self._source = source
         self._deadline = deadline
         # The server sends it in a task of its own, whose log records are to name the request's trace.
-        self._trace_context = trace_context.get_current()
+        self._trace_context = get_current()
 
     async def __call__(self, *asgi: Any) -> None:
         """Send it (https://asgi.readthedocs.io/en/latest/specs/main.html)."""
-        trace_context.attach(self._trace_context)
+        attach(self._trace_context)
         seconds_left = self._deadline + GRACE_SECONDS - time.monotonic()
         async with contextlib.aclosing(self._source), contextlib.aclosing(self._content):
             try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry import trace
+from opentelemetry.trace import StatusCode
 
 from agentstream import telemetry
 from agentstream.model import DONE, Chunk, LostRun, RunInput, RunKey
@@ -104,7 +104,7 @@ class TestFailure:
         span = recorded.span("execute run")
         attributes = span.attributes or {}
         assert attributes["error.type"] == attributes["agentstream.error"] == "ValueError"
-        assert span.status.status_code is trace.StatusCode.ERROR
+        assert span.status.status_code is StatusCode.ERROR
         assert "secret" not in span.to_json()
 
 
