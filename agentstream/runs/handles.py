@@ -251,7 +251,7 @@ class ConversationHandle:
         messages = await committed.messages(self.conversation_id)
         before = itertools.takewhile(lambda message: message.correlation_id != correlation_id, messages)
         run = await committed.run(correlation_id)
-        if run is None:
+        if run is None or run.input.conversation_id != self.conversation_id:
             return list(before)
         asked = CommittedMessage(
             role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at

@@ -120,7 +120,7 @@ async def test_promise_10_to_everybody_else_a_conversation_is_an_unknown_one(sha
             continue
         _, unknown_path, unknown_options = requests(UNKNOWN, UNKNOWN)[name]
         unknown = await shared.client.request(method, unknown_path, **unknown_options, headers=BOB)
-        assert foreign.status_code == unknown.status_code, name
+        assert foreign.status_code == unknown.status_code < 500, name
         assert foreign.text.replace(ids[0], UNKNOWN).replace(ids[1], UNKNOWN) == unknown.text, name
 
     messages = (await shared.client.get(f"/api/agent/conversations/{ids[0]}", headers=ALICE)).json()["messages"]
