@@ -13,6 +13,8 @@ from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 
 PAGE = "index.html"
+# A folder within, of what others have written.
+VENDORED = "vendor"
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -20,11 +22,28 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
     ".woff2": "font/woff2",
 }
+# A page loads and asks its own origin only, runs no script and takes no style but files of its own, is shown in no
+# frame, and makes HTML of a text by DOMPurify or not at all.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +56,14 @@ def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
     """Return the functions of ``GET chat``, which is ``index.html``, and of ``GET chat/{file}``, for everybody.
 
     Args:
-        folder: The files. Those in folders within it, and those whose names begin with a dot, are not served.
+        folder: The files, and those of a folder ``vendor`` in it, served under ``chat/vendor/{file}``. Those in other
+            folders within it, and those whose names begin with a dot, are not served.
         origins: The pages that may load them, beside the app's own.
 
     Raises:
         ValueError: A file's ending is none of ``MEDIA_TYPES``.
     """
-    files = {path.name: _read(path) for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    files, vendored = _read_files(folder), _read_files(folder / VENDORED)
     blueprint = df.Blueprint()
 
     async def get_page(req: Request) -> Response:
@@ -54,9 +74,20 @@ def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
         """``GET /api/chat/{file}``"""
         return _response(req, files.get(req.path_params["file"]))
 
-    for handler, route in ((get_page, "chat"), (get_page_file, "chat/{file}")):
+    async def get_vendored_file(req: Request) -> Response:
+        """``GET /api/chat/vendor/{file}``"""
+        return _response(req, vendored.get(req.path_params["file"]))
+
+    routes = ((get_page, "chat"), (get_page_file, "chat/{file}"), (get_vendored_file, f"chat/{VENDORED}/{{file}}"))
+    for handler, route in routes:
         blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(origins.guard(handler))
     return blueprint
+
+
+def _read_files(folder: Path) -> dict[str, _File]:
+    """Return the files of a folder by their names; none where there is no such folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {path.name: _read(path) for path in paths if path.is_file() and not path.name.startswith(".")}
 
 
 def _read(path: Path) -> _File:
@@ -68,6 +99,8 @@ def _read(path: Path) -> _File:
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         # Kept, but asked for again each time: a new version is seen at once.
         "Cache-Control": "no-cache",
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
     return _File(content, headers)

@@ -17,6 +17,7 @@ APP = [
     *(path for folder in ("agentstream", "travel_planner") for path in (REPOSITORY / folder).rglob("*.py")),
 ]
 APP.remove(CLIENT)
+ALL = ("requirements.txt", "requirements-dev.txt", "requirements-browser.txt")
 TOOLS = [path for folder in ("benchmarks", "devhost", "infra", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
 OWN = {path.stem for path in REPOSITORY.glob("*.py")} | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
@@ -73,11 +74,11 @@ def test_the_client_imports_what_its_extra_installs() -> None:
 
 
 def test_everything_else_imports_what_is_declared() -> None:
-    assert undeclared(TOOLS, requirements("requirements.txt", "requirements-dev.txt")) == set()
+    assert undeclared(TOOLS, requirements(*ALL)) == set()
 
 
 def test_everything_is_pinned() -> None:
-    for package, version in requirements("requirements.txt", "requirements-dev.txt").items():
+    for package, version in requirements(*ALL).items():
         assert re.fullmatch(r"==[\w.]+", version), package
 
 
