@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 from agent_framework_durabletask import RunRequest
@@ -50,6 +51,14 @@ async def test_an_attempt_is_a_span_with_its_number_its_outcome_and_its_first_te
     assert int(str(attributes["agentstream.run.attempt"])) >= run.created
     # By another clock than that of Redis, but on the same machine.
     assert 0 <= float(str(attributes["agentstream.run.time_to_first_chunk"])) < 60
+
+
+async def test_an_owner_is_in_no_span_but_a_hash_is(recorded: Recorded, run: RunKey) -> None:
+    await execute(replace(run, owner="8b3f-alice"), says("Day 1"))
+
+    span = recorded.span("execute run")
+    assert (span.attributes or {})["user.hash"] == telemetry.owner_hash("8b3f-alice")
+    assert not [each.name for each in recorded.spans if "alice" in each.to_json()]
 
 
 async def test_a_run_whose_model_fails_has_failed(recorded: Recorded, run: RunKey) -> None:
