@@ -9,8 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import RUN_ROUTE, App, text_of
+from tests.app import RUN_ROUTE, App, running_app, text_of
 from tests.model_server import ModelServer
 from tests.otlp_collector import OtlpCollector, Record, Span
 from tests.scripts import script
@@ -44,9 +43,8 @@ async def app(
         "OTEL_BLRP_SCHEDULE_DELAY": "50",
         "OTEL_METRIC_EXPORT_INTERVAL": "200",
     }
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 @pytest.fixture
