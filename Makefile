@@ -52,8 +52,8 @@ $(BROWSER_READY): $(READY) requirements-browser.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt && touch $@ || \
 		echo "Playwright cannot be installed: the tests of the page will be skipped"
 
-run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
-	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
+run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included; OTEL=1 shows spans and metrics
+	@$(if $(OTEL),DEVHOST_TELEMETRY=1) $(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
 test: $(READY) $(CLIENTS_READY) $(BROWSER_READY) ## every test that needs no network; of JavaScript clients and of the page, too, where Node.js 20 or newer and Chromium are
 	$(PYTEST)

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
 
 import aiohttp
 
@@ -21,6 +22,8 @@ RUN_ROUTE = "/api/agents/TravelPlanner/run"
 # Of the answer to a POST, and of a whole stream.
 ANSWER_SECONDS = 120
 STREAM_SECONDS = 200
+# Who follows comes when he likes, and not all in one instant.
+CONNECTING_AT_ONCE = 50
 # What begins the lines of its output.
 POSTED, CONNECTED, VISITS = "posted", "connected", "visits "
 _PIPE_BYTES = 2**28
@@ -142,6 +145,7 @@ class _Visitors:
         self._client = client
         self._posts = asyncio.Semaphore(job.posts_at_once)
         self._streams = asyncio.Semaphore(job.streams_at_once)
+        self._connecting = asyncio.Semaphore(CONNECTING_AT_ONCE)
         self._total = len(job.messages) + len(job.paths)
         self._connected = 0
         self._posted = 0
@@ -158,7 +162,7 @@ class _Visitors:
             try:
                 async with self._client.post(RUN_ROUTE, json={"message": message}, timeout=timeout) as answer:
                     visit.status, visit.retry_after = answer.status, answer.headers.get("Retry-After")
-                    if answer.status == 202:
+                    if answer.status == HTTPStatus.ACCEPTED:
                         body = await answer.json()
                         visit.correlation_id, path = body["correlation_id"], body["stream_url"]
             except (aiohttp.ClientError, TimeoutError) as error:
@@ -171,11 +175,9 @@ class _Visitors:
 
     async def _follow(self, visit: Visit, path: str) -> Visit:
         parts: list[tuple[int, bytes]] = []
-        timeout = aiohttp.ClientTimeout(total=STREAM_SECONDS)
         async with self._streams:
             try:
-                async with self._client.get(path, timeout=timeout) as response:
-                    response.raise_for_status()
+                async with await self._open(path) as response:
                     while part := await response.content.readany():
                         if not parts:
                             self._count_connected()
@@ -186,6 +188,18 @@ class _Visitors:
             self._count_connected()
         visit.received = received(parts)
         return visit
+
+    async def _open(self, path: str) -> aiohttp.ClientResponse:
+        """Get a stream, and again as long as the app says that it is busy."""
+        timeout = aiohttp.ClientTimeout(total=STREAM_SECONDS)
+        while True:
+            async with self._connecting:
+                response = await self._client.get(path, timeout=timeout)
+            if response.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                response.raise_for_status()
+                return response
+            response.release()
+            await asyncio.sleep(float(response.headers["Retry-After"]))
 
     def _count_posted(self) -> None:
         self._posted += 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -63,15 +64,16 @@ class Forwarded:
             return
         await self._pacer.turn(self._function.name)
         invocation_id = str(uuid.uuid4())
-        invocation = asyncio.create_task(self._invoke(_route_params(scope), invocation_id))
+        invocation = asyncio.create_task(self._invoke(scope, invocation_id))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
         if not await self._proxy.forward(scope, replayed(first, receive), send, invocation_id):
             invocation.cancel()
 
-    async def _invoke(self, params: dict[str, str], invocation_id: str) -> None:
+    async def _invoke(self, scope: Scope, invocation_id: str) -> None:
+        request = RpcHttp(params=_route_params(scope))
         try:
-            await self._invoker.invoke_http(self._function, RpcHttp(params=params), invocation_id)
+            await self._invoker.invoke_http(self._function, request, invocation_id, Headers(scope=scope))
         except InvocationFailedError as error:
             # The worker's server answers 500, and logs where it was.
             logger.error("the %s function failed: %s", self._function.name, error)
@@ -86,8 +88,10 @@ class Classic:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = await _classic_request(Request(scope, receive))
+        invocation_id = str(uuid.uuid4())
         try:
-            response = _response(await self._invoker.invoke_http(self._function, request, str(uuid.uuid4())))
+            returned = await self._invoker.invoke_http(self._function, request, invocation_id, request.headers)
+            response = _response(returned)
         except InvocationFailedError as error:
             logger.error("the %s function failed: %s\n%s", self._function.name, error, error.stack_trace)
             response = Response(status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
