@@ -58,7 +58,6 @@ def streaming_functions(
     streams = Streams(settings)
     make_default(streams)
     names = [str(agent.name) for agent in agents]
-    pages = () if web is None else (create_web_functions(web, Origins(settings.allowed_origins)),)
     return (
         create_agent_entities(
             agents,
@@ -70,5 +69,5 @@ def streaming_functions(
         ),
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
-        *pages,
+        create_web_functions(web, Origins(settings.allowed_origins)),
     )
