@@ -11,6 +11,8 @@ PYTHON ?= $(shell \
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+CLIENTS := tests/clients
+CLIENTS_READY := $(CLIENTS)/node_modules/.ready
 PORT ?= 7071
 # Tests mostly wait for processes that they start; a worker that has none left takes some of another's.
 WORKERS ?= 3
@@ -36,10 +38,18 @@ $(READY): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 
+# Without Node.js nothing is made, and what needs it is skipped and says so.
+$(CLIENTS_READY): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@if node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then \
+		npm ci --prefix $(CLIENTS) --no-audit --no-fund --loglevel error && touch $@; \
+	else \
+		echo "found no Node.js 20 or newer: the tests of the JavaScript clients will be skipped"; \
+	fi
+
 run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
 	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
 
-test: $(READY) ## every test that needs no network
+test: $(READY) $(CLIENTS_READY) ## every test that needs no network; of JavaScript clients, too, where Node.js 20 or newer is
 	$(PYTEST)
 
 unit: $(READY) ## the tests that start no host
@@ -73,8 +83,8 @@ lock: $(READY) ## write requirements.lock anew from the requirements files; keep
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" requirements-dev.txt --output-file requirements.lock
 
-clean: ## remove the virtual environment and the embedded host's state
-	rm -rf .venv* .devhost
+clean: ## remove the virtual environment, the JavaScript clients and the embedded host's state
+	rm -rf .venv* .devhost $(CLIENTS)/node_modules
 
 python: ## the Python that the virtual environment is made with
 	@echo $(PYTHON)

@@ -2,27 +2,33 @@
 
 import gc
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import azure.durable_functions as df
 from agent_framework import SupportsAgentRun
 
 from agentstream.attempt.entity import create_agent_entities
+from agentstream.http.origins import Origins
 from agentstream.http.routes import create_http_functions
+from agentstream.http.web_files import create_web_functions
 from agentstream.runs.orchestration import create_run_functions
 from agentstream.settings import Settings
 from agentstream.stream.clients import Streams, make_default
 
 
-def streaming_app(agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api") -> df.DFApp:
+def streaming_app(
+    agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api", web: Path | None = None
+) -> df.DFApp:
     """Return a Functions app that runs these agents and streams their answers.
 
     Args:
         agents: The agents, each under the name that its routes have.
         settings: The app's settings; ``get_stream_handler`` answers with them, too.
         route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
+        web: A folder of files to be served under ``chat``, its ``index.html`` as ``chat`` itself; None for no page.
     """
     app = df.DFApp()
-    for functions in streaming_functions(agents, settings, route_prefix=route_prefix):
+    for functions in streaming_functions(agents, settings, route_prefix=route_prefix, web=web):
         app.register_functions(functions)
     # What the imports made is never garbage, and to look through it at every full collection holds up all followers.
     gc.freeze()
@@ -30,7 +36,7 @@ def streaming_app(agents: Sequence[SupportsAgentRun], settings: Settings, *, rou
 
 
 def streaming_functions(
-    agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api"
+    agents: Sequence[SupportsAgentRun], settings: Settings, *, route_prefix: str = "api", web: Path | None = None
 ) -> Iterable[df.Blueprint]:
     """Return the functions of such an app, to be registered with one of your own.
 
@@ -41,10 +47,12 @@ def streaming_functions(
         agents: The agents, each under the name that its routes have.
         settings: The app's settings; ``get_stream_handler`` answers with them, too.
         route_prefix: What the host puts before all routes (``extensions.http.routePrefix`` in host.json).
+        web: A folder of files to be served under ``chat``, its ``index.html`` as ``chat`` itself; None for no page.
     """
     streams = Streams(settings)
     make_default(streams)
     names = [str(agent.name) for agent in agents]
+    pages = () if web is None else (create_web_functions(web, Origins(settings.allowed_origins)),)
     return (
         create_agent_entities(
             agents,
@@ -55,4 +63,5 @@ def streaming_functions(
         ),
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
+        *pages,
     )

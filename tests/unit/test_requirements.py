@@ -3,16 +3,20 @@
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, PackagePath, files
 from pathlib import Path
 
 from devhost.testing import REPOSITORY
 
+# It is installed where no app is, too, with an extra of its own.
+CLIENT = REPOSITORY / "agentstream" / "client.py"
 APP = [
     *REPOSITORY.glob("*.py"),
     *(path for folder in ("agentstream", "travel_planner") for path in (REPOSITORY / folder).rglob("*.py")),
 ]
+APP.remove(CLIENT)
 TOOLS = [path for folder in ("benchmarks", "devhost", "infra", "tests") for path in (REPOSITORY / folder).rglob("*.py")]
 OWN = {path.stem for path in REPOSITORY.glob("*.py")} | {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
@@ -59,6 +63,13 @@ def undeclared(paths: Iterable[Path], declared: Iterable[str]) -> set[str]:
 
 def test_the_app_imports_what_azure_installs() -> None:
     assert undeclared(APP, requirements("requirements.txt")) == set()
+
+
+def test_the_client_imports_what_its_extra_installs() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = [re.split(r"[<>=]", requirement)[0] for requirement in project["optional-dependencies"]["client"]]
+
+    assert undeclared([CLIENT], extra) == set()
 
 
 def test_everything_else_imports_what_is_declared() -> None:

@@ -14,6 +14,7 @@ PACKAGE = REPOSITORY / "agentstream"
 # What each part may import of the others; within a part modules import each other as they like.
 BELOW = {
     "app": {"http", "runs", "attempt", "wire", "stream", "settings", "model"},
+    "client": set[str](),
     "http": {"runs", "wire", "stream", "settings", "model"},
     "runs": {"agent_events", "agent_memory", "stream", "settings", "model"},
     "attempt": {"agent_events", "agent_memory", "stream", "settings", "model"},
@@ -88,3 +89,14 @@ def test_parsing_a_request_needs_no_agent_framework() -> None:
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
 
     assert run.stdout.split() == []
+
+
+def test_the_client_loads_nothing_of_what_it_talks_to() -> None:
+    code = "import agentstream.client, sys; print(*sys.modules)"
+
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+
+    loaded = set(run.stdout.split())
+    assert "agentstream.client" in loaded
+    assert not list(filter(FOREIGN.match, loaded))
+    assert {name for name in loaded if name.startswith("agentstream.")} == {"agentstream.client"}
