@@ -35,6 +35,7 @@ from agentstream.model import (
     RunEndedError,
     RunInput,
     RunStatus,
+    StreamLostError,
     UnknownRunError,
 )
 from agentstream.runs.follower import Follower
@@ -251,15 +252,16 @@ async def _server_sent_events(
     yield sse.RETRY
     for piece in sse.pieces(first, as_json=as_json):
         yield piece
-    async for events in batches:
-        for piece in sse.pieces(events, as_json=as_json):
-            yield piece
+    with contextlib.suppress(StreamLostError):
+        async for events in batches:
+            for piece in sse.pieces(events, as_json=as_json):
+                yield piece
 
 
 async def _plain_text(
     first: list[Event], batches: AsyncGenerator[list[Event], None], follower: Follower
 ) -> AsyncGenerator[bytes, None]:
-    cursor, unfinished = follower.cursor, set[str]()
+    cursor, unfinished, lost = follower.cursor, set[str](), False
     events: list[Event] | None = first
     while events is not None:
         for piece in plain.pieces(events):
@@ -267,6 +269,9 @@ async def _plain_text(
         for event in events:
             cursor = event.id
             (unfinished.discard if event.is_terminal else unfinished.add)(event.correlation_id)
-        events = await anext(batches, None)
-    if follower.waits and (unfinished or time.monotonic() >= follower.deadline):
+        try:
+            events = await anext(batches, None)
+        except StreamLostError:
+            events, lost = None, True
+    if lost or (follower.waits and (unfinished or time.monotonic() >= follower.deadline)):
         yield plain.more_to_come(cursor)
