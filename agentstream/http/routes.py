@@ -125,10 +125,11 @@ class _Routes:
     async def follow_stream(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/stream/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        conversation = await (await self._service.runs(req, client)).conversation(conversation_id)
+        correlation_id = parse_optional_id(req, "correlation_id")
+        conversation = await (await self._service.runs(req, client)).conversation(conversation_id, correlation_id)
         follower = conversation.follow(
             cursor=parse_resume_cursor(req),
-            correlation_id=parse_optional_id(req, "correlation_id"),
+            correlation_id=correlation_id,
             include=parse_include(req),
             waits=parse_boolean("follow", req.query_params.get("follow", True)),
             seconds=self._service.settings.stream_max_seconds,

@@ -138,6 +138,11 @@ class CommittedState:
         # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
         return list(heapq.merge(*map(_messages, memories), key=lambda message: message.created_at))
 
+    async def owner(self, conversation_id: str) -> str | None:
+        """Return whose a conversation is as far as its agents remember, None where they do not."""
+        memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
+        return next((memory.owner for memory in memories if memory.owner is not None), None)
+
     async def conversations(self, owner: str) -> list[ListedConversation]:
         """Return an owner's conversations, newest first."""
         response = await _call(self.client.read_entity_state(owner_list(owner)))
