@@ -63,10 +63,13 @@ class Timers:
         """Invoke the function if it is due, and return for how many seconds it cannot be due again."""
         work, due = await self._engine.call(self._engine.store.claim_timer, function.name)
         if work is None:
-            return min(POLL_SECONDS, max(0.0, due - time.time()))
+            left = due - time.time()
+            # One that is due is in the hands of another host.
+            return min(POLL_SECONDS, left) if left > 0 else POLL_SECONDS
+        began = time.time()
         await self._invoke(function, work)
-        now = time.time()
-        if not await self._engine.call(self._engine.store.complete_timer, work, now, next_time(function.schedule, now)):
+        due = next_time(function.schedule, time.time())
+        if not await self._engine.call(self._engine.store.complete_timer, work, began, due):
             logger.warning("timer %s: the lease was lost, so another host may have invoked it, too", function.name)
         return 0.0
 
