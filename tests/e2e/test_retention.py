@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from tests.app import RUN_ROUTE, App, running_app
 from tests.model_server import ModelServer
@@ -19,6 +20,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+TWO_AGENTS = Path(__file__).parent / "retention"
 DAY = 24 * 3600
 ALICE = {"x-ms-client-principal-id": "alice"}
 INSTANCES = "/runtime/webhooks/durabletask/instances"
@@ -27,7 +29,7 @@ REMOVED = re.compile(r"retention: removed (\d+) conversations, (\d+) runs of oth
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def app(model: ModelServer, redis: RedisProcess, state_dir: Path) -> AsyncIterator[App]:
-    """An app that keeps what was used within ten days, looks every second and removes two of a kind at a time."""
+    """An app that keeps what was used within five days, looks every second and removes two of a kind at a time."""
     env = {
         "REDIS_CONNECTION_STRING": redis.url,
         "OPENAI_BASE_URL": model.base_url,
@@ -35,11 +37,11 @@ async def app(model: ModelServer, redis: RedisProcess, state_dir: Path) -> Async
         "WEBSITE_AUTH_ENABLED": "True",
         "HEARTBEAT_SECONDS": "1",
         "REDIS_STREAM_TTL_MINUTES": "0.02",
-        "RETENTION_DAYS": "10",
+        "RETENTION_DAYS": "5",
         "RETENTION_SCHEDULE": "* * * * * *",
         "RETENTION_BATCH": "2",
     }
-    async with running_app(state_dir, env) as app:
+    async with running_app(state_dir, env, TWO_AGENTS) as app:
         app.client.headers.update(ALICE)
         yield app
 
@@ -113,7 +115,7 @@ async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(a
     hanging = await app.start_run(script(chunks=["so far"], hangs_after=1), conversation_id=open_["conversation_id"])
     await eventually(lambda: has_status(app, hanging, "running"))
     age_run(state_dir, 11, idle, open_)
-    age_run(state_dir, 9, recent)
+    age_run(state_dir, 4, recent)
 
     await eventually(lambda: is_gone(app, idle))
     await ticked(app)
@@ -149,16 +151,33 @@ async def test_a_conversation_that_is_used_keeps_its_oldest_runs(app: App, state
     assert [event.event for event in events if event.event in ("done", "cancelled")] == ["cancelled", "done"]
 
 
+async def test_it_is_used_while_one_of_its_agents_is(app: App, redis: RedisProcess, state_dir: Path) -> None:
+    asked = await begin(app, conversation_id="shared")
+    body = {"message": script(chunks=["another"]), "conversation_id": "shared"}
+    other = (await app.client.post("/api/agents/Guide/run", json=body)).json()
+    await eventually(lambda: has_status(app, other, "completed"))
+    await eventually(lambda: is_forgotten(redis, "shared"))
+    age_run(state_dir, 11, asked)
+
+    await ticked(app)
+    assert await has_status(app, asked, "completed")
+
+    age(state_dir, 11, other["correlation_id"], "@dafx-guide@shared")
+    await eventually(lambda: is_gone(app, asked))
+    assert await is_gone(app, other)
+
+
 async def is_restored(app: App, run: dict[str, Any]) -> bool:
     """Return whether the stream expired, and came back from the durable state."""
     return [event.event for event in await app.events(run["stream_url"])][:1] == ["reset"]
 
 
 async def test_a_tick_removes_no_more_than_a_batch_and_the_next_ones_take_up_the_rest(
-    app: App, state_dir: Path
+    app: App, redis: RedisProcess, state_dir: Path
 ) -> None:
     runs = [await begin(app, conversation_id=f"{name}-conversation") for name in ("a1", "a2", "a3", "B", "_")]
-    await eventually(lambda: expired(app, runs))
+    for run in runs:
+        await eventually(lambda run=run: is_forgotten(redis, run["conversation_id"]))  # type: ignore[misc]
     age_run(state_dir, 11, *runs)
 
     for run in runs:
@@ -171,10 +190,10 @@ async def test_a_tick_removes_no_more_than_a_batch_and_the_next_ones_take_up_the
     assert len(found) >= 3
 
 
-async def expired(app: App, runs: list[dict[str, Any]]) -> bool:
-    """Return whether the time to live of streams like the newest of these has passed."""
-    await app.client.get(runs[-1]["status_url"])
-    return await is_restored(app, runs[-1])
+async def is_forgotten(redis: RedisProcess, conversation_id: str) -> bool:
+    """Return whether the time to live of a stream has passed."""
+    async with Redis.from_url(redis.url) as client:
+        return not await client.exists(f"agent-stream:{conversation_id}")
 
 
 async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, state_dir: Path) -> None:
@@ -214,7 +233,13 @@ async def test_entities_go_once_no_message_from_before_can_come(app: App, state_
     await ticked(app)
     assert await exists(app, entity)
 
-    age(state_dir, 11, entity, owner_list)
+    # Idle for long enough, and not for eight days.
+    age(state_dir, 7, entity, owner_list)
+    await ticked(app)
+    assert await exists(app, entity)
+    assert await exists(app, owner_list)
+
+    age(state_dir, 2, entity, owner_list)
     await eventually(lambda: both_gone(app, entity, owner_list))
 
     assert await is_gone(app, run)
