@@ -13,6 +13,7 @@ from agentstream.http.origins import Origins
 from agentstream.http.routes import create_http_functions
 from agentstream.http.web_files import create_web_functions
 from agentstream.runs.orchestration import create_run_functions
+from agentstream.runs.retention import create_retention_function
 from agentstream.settings import Settings
 from agentstream.stream.clients import Streams, make_default
 
@@ -58,6 +59,7 @@ def streaming_functions(
     streams = Streams(settings)
     make_default(streams)
     names = [str(agent.name) for agent in agents]
+    retention = (create_retention_function(settings, names, streams.get),) if settings.retention_days else ()
     return (
         create_agent_entities(
             agents,
@@ -70,4 +72,5 @@ def streaming_functions(
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
         create_web_functions(web, Origins(settings.allowed_origins)),
+        *retention,
     )

@@ -105,6 +105,16 @@ class Settings(BaseSettings):
         Field(description="origins scheme://host[:port] with commas between them, or *"),
     ] = ()
 
+    retention_days: Annotated[float, Field(ge=0, le=36_500, description="days, 0 to 36500; 0 keeps everything")] = 0
+    retention_schedule: Annotated[
+        str,
+        Field(
+            pattern=r"^\S+( \S+){5}$",
+            description="an NCRONTAB expression of six fields, the first of which is the second",
+        ),
+    ] = "0 0 * * * *"
+    retention_batch: Annotated[int, Field(ge=1, le=10_000, description="a whole number, 1 to 10000")] = 500
+
     azure_openai_endpoint: Annotated[
         AnyHttpUrl | None, Field(description="a URL https://<resource>.openai.azure.com")
     ] = None

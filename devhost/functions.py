@@ -1,6 +1,7 @@
 """The functions of an app as the host knows them, and how it has the worker invoke them."""
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from devhost.rpc import InvocationRequest, RpcHttp, TypedData
+from devhost.schedules import next_time
 from devhost.worker import FunctionMetadata, Worker, thread_count
 
 
@@ -18,6 +20,7 @@ class Trigger(StrEnum):
     ORCHESTRATION = "orchestrationTrigger"
     ACTIVITY = "activityTrigger"
     ENTITY = "entityTrigger"
+    TIMER = "timerTrigger"
 
 
 NAME_PROPERTIES = {
@@ -43,6 +46,8 @@ class Function:
     route: str = ""
     methods: tuple[str, ...] = ()
     anonymous: bool = True
+    schedule: str = ""
+    run_on_startup: bool = False
 
 
 class FunctionTable:
@@ -68,6 +73,7 @@ class FunctionTable:
             Trigger.ACTIVITY: "activity",
             Trigger.ENTITY: "entity",
             Trigger.HTTP: "HTTP",
+            Trigger.TIMER: "timer",
         }[trigger]
         known = ", ".join(f"'{function.name}'" for function in self.all if function.trigger is trigger)
         info = f"the known {noun} functions are {known}" if known else f"no {noun} functions are known"
@@ -98,7 +104,18 @@ def _read(metadata: FunctionMetadata) -> Function:
         route=(trigger.get("route") or metadata.name).strip("/"),
         methods=tuple(method.upper() for method in trigger.get("methods") or ()),
         anonymous=trigger.get("authLevel", "anonymous").lower() == "anonymous",
+        schedule=_schedule(metadata.name, trigger) if kind is Trigger.TIMER else "",
+        run_on_startup=bool(trigger.get("runOnStartup")),
     )
+
+
+def _schedule(name: str, trigger: dict[str, Any]) -> str:
+    schedule = str(trigger["schedule"])
+    try:
+        next_time(schedule, time.time())
+    except ValueError as error:
+        raise UnsupportedFunctionError(f"cannot serve the {name} function: its schedule {error}") from None
+    return schedule
 
 
 def _trigger_kind(name: str, binding_type: str) -> Trigger:
@@ -147,6 +164,14 @@ class Invoker:
         """
         returned = await self._invoke(function, TypedData(string=payload), str(uuid.uuid4()))
         return "null" if returned is None else str(returned.value)
+
+    async def invoke_timer(self, function: Function, timer: str) -> None:
+        """Invoke a timer function with the JSON text that is its trigger's value.
+
+        Raises:
+            InvocationFailedError: the function raised.
+        """
+        await self._invoke(function, TypedData(json=timer), str(uuid.uuid4()))
 
     async def invoke_http(
         self, function: Function, request: RpcHttp, invocation_id: str, headers: Mapping[str, str]

@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 from devhost.engine import Engine, Limits
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
@@ -16,6 +18,7 @@ from devhost.http_server import bind, make_app, make_server, origin, with_cors
 from devhost.http_triggers import function_path, function_routes
 from devhost.processes import restart
 from devhost.protocol_v1.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
+from devhost.timers import Timers
 from devhost.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -75,7 +78,8 @@ class Host:
             (make_server(make_app(api.routes(RPC_PATH))), rpc_listener),
         ]
         serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
-        working = asyncio.create_task(engine.run())
+        timers = Timers(engine, self._functions, invoker)
+        working = asyncio.create_task(_all(engine.run(), timers.run()))
         for server, _ in servers:
             await server.ready.wait()
         self._announce(base_url)
@@ -125,7 +129,15 @@ class Host:
         print(self._hint, flush=True)
 
     def _describe(self, function: Function, base_url: str) -> str:
+        if function.trigger is Trigger.TIMER:
+            return f"{function.trigger.value} {function.schedule}"
         if function.trigger is not Trigger.HTTP:
             return function.trigger.value
         methods = ",".join(function.methods) or "any method"
         return f"[{methods}] {base_url}{function_path(self._config.route_prefix, function.route)}"
+
+
+async def _all(*work: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)

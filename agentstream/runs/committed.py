@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import azure.durable_functions as df
 from agent_framework_durabletask import AgentSessionId, DurableAgentStateResponse
@@ -26,7 +26,7 @@ from agentstream.model import (
     RunResult,
     RunStatus,
 )
-from agentstream.runs.owner_list import ADD, REMOVE, OwnerList, entry_of, iso_utc, owner_list
+from agentstream.runs.owner_list import ADD, OWNER_LIST, REMOVE, OwnerList, entry_of, iso_utc, owner_list
 from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.text import well_formed
 
@@ -35,11 +35,17 @@ CANCEL_EVENT = "cancel"
 
 # The durable runtime is on this machine, so one that takes longer is in trouble.
 DURABLE_CALL_SECONDS = 10.0
+# A list may look at all that the durable runtime knows.
+LIST_SECONDS = 60.0
 ERASE_POLL_SECONDS = 0.05
 # The extension may fail to read a large state while it is written:
 # https://github.com/Azure/azure-functions-durable-extension/issues/2501
 STATE_READS = 3
+# So many instances a list has at most: the client cannot name another number
+# (https://github.com/Azure/azure-functions-durable-extension, OrchestrationStatusQueryCondition.cs).
+PAGE_ITEMS = 100
 CUT_OFF = (df.OrchestrationRuntimeStatus.Failed, df.OrchestrationRuntimeStatus.Terminated)
+ENDED = (df.OrchestrationRuntimeStatus.Completed, *CUT_OFF)
 
 T = TypeVar("T")
 
@@ -64,6 +70,14 @@ class CommittedAnswer:
 
     result: RunResult
     pieces: list[Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """The beginning of a list; where it ``is_full`` there may be more than it holds."""
+
+    items: list[T]
+    is_full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +152,6 @@ class CommittedState:
         # An agent's own order stands: a message is answered before the next one, which may have been sent earlier.
         return list(heapq.merge(*map(_messages, memories), key=lambda message: message.created_at))
 
-    async def owner(self, conversation_id: str) -> str | None:
-        """Return whose a conversation is as far as its agents remember, None where they do not."""
-        memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
-        return next((memory.owner for memory in memories if memory.owner is not None), None)
-
     async def conversations(self, owner: str) -> list[ListedConversation]:
         """Return an owner's conversations, newest first."""
         response = await _call(self.client.read_entity_state(owner_list(owner)))
@@ -179,8 +188,61 @@ class CommittedState:
                 await _call(_until(partial(self._is_erased, agent, conversation_id, since)))
         for correlation_id in correlation_ids:
             await _call(_until(partial(self._has_ended, correlation_id)))
-            await _call(self.client.purge_instance_history(correlation_id))
+            await self.purge_run(correlation_id)
         return correlation_ids
+
+    async def purge_run(self, correlation_id: str) -> None:
+        """Remove the orchestration of a run that has ended."""
+        await _call(self.client.purge_instance_history(correlation_id))
+
+    async def purge_entity(self, name: str, key: str) -> None:
+        """Remove an entity, as if it had never been; an operation of it that is in progress is executed again."""
+        await _call(self.client.purge_instance_history(_instance_id(name, key)))
+
+    async def idle_keys(self, name: str, before: datetime, prefix: str) -> Page[str]:
+        """Return those keys with this prefix whose entities of this name had their last operation before a time."""
+        first = _instance_id(name)
+        # An entity is an orchestration that begins anew with each batch of operations.
+        statuses = await _call(
+            self.client.get_status_by(created_time_to=before, instance_id_prefix=first + prefix), LIST_SECONDS
+        )
+        return Page([status.instance_id.removeprefix(first) for status in statuses], len(statuses) >= PAGE_ITEMS)
+
+    async def last_operation(self, name: str, key: str) -> datetime | None:
+        """Return when an entity had its last operation; None where there is no such entity."""
+        status = await _call(self.client.get_status(_instance_id(name, key)))
+        return status.created_time if status else None
+
+    async def ended_runs(self, before: datetime, prefix: str) -> Page[RunInput]:
+        """Return those runs with this prefix of their correlation_id that ended before a time."""
+        statuses = await _call(
+            self.client.get_status_by(created_time_to=before, runtime_status=list(ENDED), instance_id_prefix=prefix),
+            LIST_SECONDS,
+        )
+        runs = [
+            RunInput.model_validate(_decoded(status.input_))
+            for status in statuses
+            if status.name == ORCHESTRATION and status.last_updated_time <= before
+        ]
+        return Page(runs, len(statuses) >= PAGE_ITEMS)
+
+    async def is_empty(self, name: str, key: str) -> bool:
+        """Return whether an agent's memory has no message in it, or an owner's list no conversation."""
+        response = await _call(self.client.read_entity_state(df.EntityId(name, key)))
+        state = _decoded(response.entity_state) if response.entity_exists else {}
+        if name == OWNER_LIST:
+            return not OwnerList.model_validate(state).conversations
+        return not AgentMemory(state, key).entries
+
+    async def remembers(self, conversation_id: str, agents: Iterable[str]) -> bool:
+        """Return whether one of these agents remembers anything of a conversation."""
+        memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in agents))
+        return any(memory.entries for memory in memories)
+
+    async def owner(self, conversation_id: str) -> str | None:
+        """Return whose a conversation is by its agents' memory, None where that names nobody."""
+        memories = await asyncio.gather(*(self._memory(agent, conversation_id) for agent in self.agents))
+        return next((memory.owner for memory in memories if memory.owner is not None), None)
 
     async def _is_erased(self, agent: str, conversation_id: str, since: int) -> bool:
         return (await self._memory(agent, conversation_id)).erased_since >= since
@@ -200,14 +262,14 @@ class CommittedState:
         return AgentMemory(_decoded(response.entity_state) if response.entity_exists else None, conversation_id)
 
 
-async def _call(call: Awaitable[T]) -> T:
+async def _call(call: Awaitable[T], seconds: float = DURABLE_CALL_SECONDS) -> T:
     """Await a call of a durable client's.
 
     Raises:
-        DurableUnavailableError: It failed or took more than ``DURABLE_CALL_SECONDS``.
+        DurableUnavailableError: It failed or took more than so many seconds.
     """
     try:
-        async with asyncio.timeout(DURABLE_CALL_SECONDS):
+        async with asyncio.timeout(seconds):
             return await call
     # The client raises a bare Exception for each status code it does not expect.
     except Exception as error:
@@ -220,8 +282,19 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(ERASE_POLL_SECONDS)
 
 
+def memory_of(agent: str) -> str:
+    """Return the name of the entities that are an agent's memory of conversations."""
+    name: str = AgentSessionId.to_entity_name(agent)
+    return name
+
+
+def _instance_id(entity: str, key: str = "") -> str:
+    """Return the id of the orchestration that is an entity, or with what those of all its keys begin."""
+    return f"@{entity.lower()}@{key}"
+
+
 def _entity(agent: str, conversation_id: str) -> df.EntityId:
-    return df.EntityId(AgentSessionId.to_entity_name(agent), conversation_id)
+    return df.EntityId(memory_of(agent), conversation_id)
 
 
 def _result(status: DurableOrchestrationStatus) -> RunResult | None:

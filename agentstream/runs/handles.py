@@ -320,10 +320,11 @@ class ConversationHandle:
         since = await stream.erase(self.conversation_id)
         if since is None:
             raise OpenRunError(self.conversation_id)
+        if self.runs.owner is not None:
+            # First, for without the agents' memory nobody knows any more whose it was.
+            await self.runs.both.committed.unlist(self.runs.owner, self.conversation_id, since)
         erased = await self.runs.both.committed.erase(self.conversation_id, runs, since)
         await stream.release_keys(erased)
-        if self.runs.owner is not None:
-            await self.runs.both.committed.unlist(self.runs.owner, self.conversation_id, since)
         # What was restored until the durable state was gone goes, too.
         if await stream.erase(self.conversation_id, finished=True) is None:
             raise OpenRunError(self.conversation_id)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from agentstream.model import ListedConversation, RunInput
 
-ENTITY = "owner_conversations"
+OWNER_LIST = "owner_conversations"
 ADD = "add"
 REMOVE = "remove"
 # An entity's state is read and written whole.
@@ -47,7 +47,7 @@ class OwnerList(BaseModel):
 
 def owner_list(owner: str) -> df.EntityId:
     """Return the entity of an owner, whose key does not say who that is."""
-    return df.EntityId(ENTITY, hashlib.sha256(owner.encode()).hexdigest())
+    return df.EntityId(OWNER_LIST, hashlib.sha256(owner.encode()).hexdigest())
 
 
 def entry_of(run: RunInput) -> dict[str, Any]:
@@ -77,4 +77,5 @@ def add_owner_list(blueprint: df.Blueprint) -> None:
             kept.remove(**argument)
         context.set_state(kept.model_dump())
 
-    blueprint.function_name(ENTITY)(blueprint.entity_trigger(context_name="context", entity_name=ENTITY)(keep_list))
+    triggered = blueprint.entity_trigger(context_name="context", entity_name=OWNER_LIST)(keep_list)
+    blueprint.function_name(OWNER_LIST)(triggered)

@@ -213,7 +213,7 @@ async def _settle_all(
         with contextlib.suppress(ErasedError):
             await _settle(both, conversation_id, correlation_id, run, committed)
 
-    await _all(settle(correlation_id, run) for correlation_id, run in runs.items())
+    await in_parallel(settle(correlation_id, run) for correlation_id, run in runs.items())
 
 
 async def _settle(
@@ -262,7 +262,7 @@ async def _lost_runs(both: Sources, conversation_id: str, reads: asyncio.Semapho
     lost: list[LostRun] = []
     for agent in both.committed.agents:
         answers = await both.committed.answers(agent, conversation_id)
-        lost += await _all(lost_run(agent, correlation_id, answer) for correlation_id, answer in answers.items())
+        lost += await in_parallel(lost_run(agent, correlation_id, answer) for correlation_id, answer in answers.items())
     return lost
 
 
@@ -289,7 +289,7 @@ def _split(piece: Piece) -> list[Piece]:
     return text_pieces(piece.data) if piece.kind == MESSAGE else [piece]
 
 
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def in_parallel(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Return what the calls return; when one fails, end the others and raise what it raised."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -28,6 +28,9 @@ RPC_PATH = "/durabletask"
 # The literal the SDK replaces by the instance id in the management URLs.
 INSTANCE_PLACEHOLDER = "INSTANCEID"
 MAX_INSTANCE_ID_LENGTH = 100
+# OrchestrationStatusQueryCondition.cs; another number may be asked for as ``top``.
+PAGE_INSTANCES = 100
+CONTINUATION_HEADER = "x-ms-continuation-token"
 FORBIDDEN_IN_INSTANCE_ID = frozenset("/\\?#")
 
 
@@ -159,11 +162,14 @@ class ManagementApi:
         return JSONResponse(payload, HTTPStatus.ACCEPTED, headers=headers)
 
     async def _list(self, request: Request) -> Response:
-        rows = await self._find(request)
+        limit = int(request.query_params.get("top", PAGE_INSTANCES))
+        # One more, to see whether there is another page.
+        rows = await self._find(request, request.headers.get(CONTINUATION_HEADER, ""), limit + 1)
         show_input = _flag(request, "showInput", default=True)
-        return JSONResponse([_status_payload(row, show_input=show_input) for row in rows])
+        headers = {CONTINUATION_HEADER: rows[limit - 1]["id"]} if len(rows) > limit else {}
+        return JSONResponse([_status_payload(row, show_input=show_input) for row in rows[:limit]], headers=headers)
 
-    async def _find(self, request: Request) -> list[dict[str, Any]]:
+    async def _find(self, request: Request, after: str = "", limit: int = -1) -> list[dict[str, Any]]:
         statuses = request.query_params.get("runtimeStatus")
         return await self._engine.call(
             self._engine.store.find_instances,
@@ -171,10 +177,12 @@ class ManagementApi:
             _time(request, "createdTimeTo"),
             statuses.split(",") if statuses else None,
             request.query_params.get("instanceIdPrefix", ""),
+            after=after,
+            limit=limit,
         )
 
     async def _purge(self, request: Request) -> Response:
-        if await self._read(request) is None and not _id(request).startswith("@"):
+        if await self._read(request) is None:
             return Response(status_code=HTTPStatus.NOT_FOUND)
         purged = await self._engine.call(self._engine.store.purge, [_id(request)])
         return JSONResponse({"instancesDeleted": purged})
@@ -183,7 +191,8 @@ class ManagementApi:
         if _time(request, "createdTimeFrom") is None:
             return JSONResponse("Please provide value for 'createdTimeFrom' parameter.", HTTPStatus.BAD_REQUEST)
         rows = await self._find(request)
-        purged = await self._engine.call(self._engine.store.purge, [row["id"] for row in rows])
+        ended = [row["id"] for row in rows if row["status"] in FINAL_STATUSES]
+        purged = await self._engine.call(self._engine.store.purge, ended)
         if not purged:
             return Response(status_code=HTTPStatus.NOT_FOUND)
         return JSONResponse({"instancesDeleted": purged})

@@ -41,6 +41,7 @@ class Store:
         claims = Claims(self._db, owner, lease_seconds)
         self.claim = claims.claim
         self.claim_again = claims.claim_again
+        self.claim_timer = claims.claim_timer
         self.release = claims.release
         self.renew_leases = claims.renew_leases
         self.leave = claims.leave
@@ -49,6 +50,7 @@ class Store:
         commits = Commits(self._db, claims)
         self.commit_episode = commits.commit_episode
         self.complete_activity = commits.complete_activity
+        self.complete_timer = commits.complete_timer
 
         operations = Operations(self._db, owner)
         self.send_outcome = operations.send_outcome
@@ -57,6 +59,7 @@ class Store:
         self.abandon_operation = operations.abandon_operation
 
         calls = ClientCalls(self._db)
+        self.set_timer = calls.set_timer
         self.start_instance = calls.start_instance
         self.raise_event = calls.raise_event
         self.signal_entity = calls.signal_entity

@@ -12,7 +12,7 @@ from devhost.protocol_v1.episode import Message, OrchestrationWork, Progress
 from devhost.store.database import transaction
 from devhost.store.instances import read_events
 from devhost.store.schema import LEASED_TABLES
-from devhost.store.work import ActivityWork, EntityWork, Work
+from devhost.store.work import ActivityWork, EntityWork, TimerWork, Work
 
 # Free, or of another host that has not renewed it. One's own leases are work in progress in this process.
 CLAIMABLE = "(owner IS NULL OR (owner <> :me AND lease_until < :now))"
@@ -115,6 +115,19 @@ class Claims:
             request=json.loads(operation[1]),
             claim=row["claim"],
         )
+
+    def claim_timer(self, name: str) -> tuple[TimerWork | None, float]:
+        """Claim a timer that is due and free, else return None; and when it is due."""
+        due: float = self._db.execute("SELECT due FROM timers WHERE id = ?", (name,)).fetchone()[0]
+        if due > time.time():
+            return None, due
+        ready = f"SELECT 1 FROM timers WHERE id = :name AND due <= :now AND {CLAIMABLE}"
+        with transaction(self._db):
+            known = {"name": name, "now": time.time(), "me": self._owner}
+            if self._db.execute(ready, known).fetchone() is None:
+                return None, due
+            row = self._lease("timers", name)
+        return TimerWork(name, row["due"], row["last"], row["claim"]), row["due"]
 
     def claim_again(self, work: EntityWork) -> EntityWork | None:
         """Take an operation over from its running execution, which is not told; None when it is done."""

@@ -1,5 +1,7 @@
 """What clients ask for, and the purge of what ended long ago."""
 
+# ruff: noqa: S608 - what is put into queries is a constant of this file
+
 import json
 import sqlite3
 from typing import Any
@@ -14,11 +16,35 @@ from devhost.store.instances import delete_instance, insert_instance, insert_mes
 VACUUM_PAGES = 1000
 
 
+# For Azure Storage an entity is an orchestration that begins anew with each batch of operations, and whose input is the
+# entity's state (``TaskEntityShim.cs``); it has no row before its first commit.
+ROWS = """
+SELECT * FROM (
+    SELECT id, name, version, status, input, output, custom_status, created, updated FROM instances
+    UNION ALL
+    SELECT id, substr(id, 1, instr(substr(id, 2), '@')), '', 'Running',
+        json_object('exists', json('true'), 'state', state), NULL, NULL, updated, updated
+    FROM entities WHERE present
+)
+"""
+
+
 class ClientCalls:
     """Calls of any host's clients; they need no claim."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+
+    def set_timer(self, name: str, schedule: str, due: float, at_once: float | None) -> None:
+        """Set when a timer is due, unless that is known of this schedule; ``at_once`` is when it is due anyhow."""
+        with transaction(self._db):
+            self._db.execute(
+                "INSERT INTO timers (id, schedule, due) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
+                " SET schedule = excluded.schedule, due = excluded.due WHERE schedule <> excluded.schedule",
+                (name, schedule, due),
+            )
+            if at_once is not None:
+                self._db.execute("UPDATE timers SET due = min(due, ?) WHERE id = ?", (at_once, name))
 
     def start_instance(self, name: str, instance_id: str, input_json: str | None, version: str) -> None:
         """Create an instance; a finished one of the same id is replaced.
@@ -44,8 +70,9 @@ class ClientCalls:
         return None if row is None else row["state"] or "null"
 
     def read_instance(self, instance_id: str) -> dict[str, Any] | None:
-        """The instance's row, with times in seconds since the epoch and payloads as JSON text."""
-        row = read_row(self._db, instance_id)
+        """The instance's row, with times in seconds since the epoch and payloads as JSON text; an entity's by its
+        ``@name@key``."""
+        row = self._db.execute(f"{ROWS} WHERE id = ?", (instance_id,)).fetchone()
         return None if row is None else dict(row)
 
     def read_history(self, instance_id: str) -> list[Event]:
@@ -57,15 +84,31 @@ class ClientCalls:
         created_to: float | None = None,
         statuses: list[str] | None = None,
         prefix: str = "",
+        *,
+        after: str = "",
+        limit: int = -1,
     ) -> list[dict[str, Any]]:
-        """Rows as of ``read_instance``, oldest first; times are seconds since the epoch."""
-        rows = self._db.execute(
-            "SELECT * FROM instances WHERE created >= ? AND created <= ? ORDER BY created, id",
-            (created_from or 0, created_to or float("inf")),
+        """The first rows after an id, in the order of ids, as of ``read_instance``, those of entities included; -1 is
+        all of them. Times are seconds since the epoch."""
+        query = (
+            f"{ROWS} WHERE id > :after AND substr(id, 1, length(:prefix)) = :prefix"
+            " AND created >= :from AND created <= :to"
+            " AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))"
+            " ORDER BY id LIMIT :limit"
         )
-        return [
-            dict(row) for row in rows if row["id"].startswith(prefix) and (not statuses or row["status"] in statuses)
-        ]
+        rows = self._db.execute(
+            query,
+            {
+                # The ids before the prefix need no look.
+                "after": max(after, prefix[:-1]),
+                "prefix": prefix,
+                "from": created_from or 0,
+                "to": created_to or float("inf"),
+                "statuses": json.dumps(statuses) if statuses else None,
+                "limit": limit,
+            },
+        )
+        return [dict(row) for row in rows]
 
     def purge(self, instance_ids: list[str]) -> int:
         """Delete finished instances, and entities by their ``@name@key``; how many there were."""

@@ -12,7 +12,7 @@ from devhost.store.claims import Claims
 from devhost.store.database import transaction
 from devhost.store.entities import insert_operation
 from devhost.store.instances import InstanceExistsError, drop_work, insert_instance, insert_message, read_row
-from devhost.store.work import ActivityWork
+from devhost.store.work import ActivityWork, TimerWork
 
 
 class Commits:
@@ -129,4 +129,15 @@ class Commits:
                 return False
             self._db.execute("DELETE FROM activities WHERE id = ?", (work.id,))
             insert_message(self._db, work.instance_id, event, work.execution_id)
+        return True
+
+    def complete_timer(self, work: TimerWork, last: float, due: float) -> bool:
+        """Store when a timer was invoked and is due next; false when the lease was lost and nothing was changed."""
+        with transaction(self._db):
+            if not self._claims.holds("timers", work.name, work.claim):
+                return False
+            self._db.execute(
+                "UPDATE timers SET last = ?, due = ?, owner = NULL WHERE id = ?",
+                (last, due, work.name),
+            )
         return True

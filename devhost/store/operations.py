@@ -40,9 +40,9 @@ class Operations:
         """
         with transaction(self._db):
             committed = self._db.execute(
-                "UPDATE entities SET state = ?, present = ?, etag = ?, abandoned = 0, not_before = 0"
+                "UPDATE entities SET state = ?, present = ?, etag = ?, abandoned = 0, not_before = 0, updated = ?"
                 " WHERE id = ? AND etag = ?",
-                (state_json, present, new_etag(), work.entity_id, work.etag),
+                (state_json, present, new_etag(), time.time(), work.entity_id, work.etag),
             )
             if not committed.rowcount:
                 return False

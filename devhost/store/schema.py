@@ -1,11 +1,12 @@
 """The tables.
 
-``inbox`` has the messages to instances, ``operations`` those to entities. Of what is leased, ``owner`` is null when it
-is free. Times are seconds since the epoch; events, payloads, states and requests are JSON texts.
+``inbox`` has the messages to instances, ``operations`` those to entities; ``timers`` has when timer triggers are due.
+An entity's ``updated`` is when its state was committed last. Of what is leased, ``owner`` is null when it is free.
+Times are seconds since the epoch; events, payloads, states and requests are JSON texts.
 """
 
 # A file of another one is refused rather than misread.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS owners (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL);
@@ -34,7 +35,7 @@ CREATE TABLE IF NOT EXISTS activities (
 );
 CREATE TABLE IF NOT EXISTS entities (
     id TEXT PRIMARY KEY, state TEXT, present INTEGER NOT NULL DEFAULT 0, etag TEXT NOT NULL,
-    abandoned INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0,
+    abandoned INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, updated REAL NOT NULL DEFAULT 0,
     owner TEXT, claim INTEGER, lease_until REAL
 );
 CREATE INDEX IF NOT EXISTS entities_leased ON entities (owner) WHERE owner IS NOT NULL;
@@ -43,6 +44,10 @@ CREATE TABLE IF NOT EXISTS operations (
     id INTEGER PRIMARY KEY AUTOINCREMENT, entity_id TEXT NOT NULL, sent REAL NOT NULL, request TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS operations_entity ON operations (entity_id);
+CREATE TABLE IF NOT EXISTS timers (
+    id TEXT PRIMARY KEY, schedule TEXT NOT NULL, due REAL NOT NULL, last REAL,
+    owner TEXT, claim INTEGER, lease_until REAL
+);
 """
 
-LEASED_TABLES = ("instances", "activities", "entities")
+LEASED_TABLES = ("instances", "activities", "entities", "timers")

@@ -42,6 +42,16 @@ class EntityWork:
 
 
 @dataclass(frozen=True)
+class TimerWork:
+    """A timer function that is ``due``; ``last`` is when it was invoked last, None where it never was."""
+
+    name: str
+    due: float
+    last: float | None
+    claim: int
+
+
+@dataclass(frozen=True)
 class Work:
     """What one look has claimed; ``next_due`` is when more will be ready by itself, in seconds since the epoch."""
 

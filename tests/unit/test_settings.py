@@ -23,6 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("ALLOWED_ORIGINS", "https://a.example/chat", "scheme://host"),
         ("ALLOWED_ORIGINS", "a.example", "scheme://host"),
         ("ALLOWED_ORIGINS", "https://*.example", "scheme://host"),
+        ("RETENTION_DAYS", "-1", "0 keeps everything"),
+        ("RETENTION_SCHEDULE", "0 * * * *", "six fields"),
+        ("RETENTION_BATCH", "0", "1 to 10000"),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line(

@@ -98,8 +98,12 @@ def test_port_in_use(tmp_path: Path) -> None:
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("x = 1", "cannot load function_app.py: ValueError: "),
         (
-            f"{APP}@app.timer_trigger(arg_name='timer', schedule='* * * * * *')\ndef tick(timer): ...",
-            "cannot serve the tick function: this host does not implement the trigger timerTrigger; it implements ",
+            f"{APP}@app.queue_trigger(arg_name='message', queue_name='q', connection='c')\ndef take(message): ...",
+            "cannot serve the take function: this host does not implement the trigger queueTrigger; it implements ",
+        ),
+        (
+            f"{APP}@app.timer_trigger(arg_name='timer', schedule='* * * * *')\ndef tick(timer): ...",
+            "cannot serve the tick function: its schedule '* * * * *' does not have 6 fields",
         ),
         (f"{APP}@app.route()\ndef get(request): ...", "cannot load the get function: "),
         (

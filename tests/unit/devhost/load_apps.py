@@ -58,15 +58,17 @@ async def load(worker: Worker, directory: Path) -> dict[str, Any]:
     }
 
 
-def calls(directory: Path) -> list[tuple[str, str, str]]:
-    """Return the invocations to try: a function's name, its parameter's, and the payload."""
+def calls(directory: Path) -> list[tuple[str, ...]]:
+    """Return the invocations to try: a function's name, its parameter's, the payload and perhaps its kind."""
     path = directory / "calls.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
-async def invoke(worker: Worker, indexed: list[FunctionMetadata], name: str, parameter: str, payload: str) -> list[Any]:
+async def invoke(
+    worker: Worker, indexed: list[FunctionMetadata], name: str, parameter: str, payload: str, kind: str = "string"
+) -> list[Any]:
     function_id = next(function.function_id for function in indexed if function.name == name)
-    request = InvocationRequest(function_id, {parameter: TypedData(string=payload)}, str(uuid.uuid4()))
+    request = InvocationRequest(function_id, {parameter: TypedData(**{kind: payload})}, str(uuid.uuid4()))
     try:
         returned = await worker.invoke(request)
     except InvocationFailedError as error:

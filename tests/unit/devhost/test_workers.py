@@ -186,7 +186,7 @@ def act(value): ...
 }
 
 UNSUPPORTED = {
-    "timerTrigger": f"{CLASSIC}@app.timer_trigger(arg_name='timer', schedule='* * * * * *')\ndef f(timer): ...",
+    "queueTrigger": f"{CLASSIC}@app.queue_trigger(arg_name='q', queue_name='q', connection='c')\ndef f(q): ...",
     "unheardOfTrigger": f"{CLASSIC}@app.generic_trigger(arg_name='thing', type='unheardOfTrigger')\ndef f(thing): ...",
     "queue": (
         f"{CLASSIC}@app.queue_output(arg_name='out', queue_name='q', connection='c')\n"
@@ -212,6 +212,9 @@ def raises(value: str): raise LookupError('it raises')
 def unserialisable(value): return object
 @app.orchestration_trigger(context_name='context')
 def orchestrate(context): return [context.instance_id]; yield
+@app.timer_trigger(arg_name='timer', schedule='0 0 0 1 1 *')
+async def tick(timer: func.TimerRequest) -> None:
+    if timer.past_due: raise LookupError(timer.schedule_status['Next'])
 """
 EVENT = {"EventId": -1, "IsPlayed": False, "Timestamp": "2026-01-01T00:00:00Z"}
 ORCHESTRATION = {
@@ -231,6 +234,10 @@ CALLS = [
     ("raises", "value", "1"),
     ("unserialisable", "value", "1"),
     ("orchestrate", "context", json.dumps(ORCHESTRATION)),
+    *(
+        ("tick", "timer", json.dumps({"IsPastDue": late, "ScheduleStatus": {"Next": "today"}}), "json")
+        for late in (False, True)
+    ),
 ]
 
 APPS = {**ACCEPTED, **REFUSED, **UNSUPPORTED, "invoked": INVOKED}
@@ -287,6 +294,7 @@ def test_invocations(outcomes: Outcomes, worker: str) -> None:
     ]
     assert results[7][0] == "failed"
     assert json.loads(results[8][2])["output"] == ["i"]
+    assert results[9:] == [["returned"], ["failed", "LookupError: today", "LookupError: today"]]
 
 
 def test_what_is_indexed(outcomes: Outcomes) -> None:

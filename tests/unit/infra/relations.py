@@ -9,7 +9,7 @@ from agentstream.settings import Settings
 from tests.unit.infra.bicep import Bicep, Declared
 
 # Settings that Bicep already gives and the app does not read yet (docs/deploy.md tells of them).
-ANNOUNCED = {"RETENTION_DAYS"}
+ANNOUNCED: set[str] = set()
 # Settings of the host, of its worker and of the libraries in it.
 HOSTS_OWN = {
     # https://learn.microsoft.com/azure/azure-functions/functions-reference#connecting-to-host-storage-with-an-identity

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,15 @@ from devhost.protocol_v1.history import EventType, new_event
 from devhost.store import Store
 from devhost.store.instances import InstanceExistsError
 from tests.unit.devhost.builders import result
-from tests.unit.devhost.store.claiming import Step, claim_orchestration
+from tests.unit.devhost.store.claiming import Step, claim_operation, claim_orchestration, request
+
+
+def commit(store: Store, entity_id: str) -> None:
+    """Have an operation of the entity commit the state 1."""
+    store.signal_entity(entity_id, request("add"))
+    work = claim_operation(store)
+    assert store.commit_state(work, "1", present=True)
+    store.remove_operation(work)
 
 
 def test_what_ended_long_ago_is_purged_in_pieces_and_its_space_is_given_back(tmp_path: Path, step: Step) -> None:
@@ -48,6 +57,51 @@ def test_running_instance_is_not_replaced_and_a_finished_one_is(store: Store, st
     row = store.read_instance("run")
     assert row is not None
     assert (row["status"], row["input"], row["output"]) == ("Pending", "2", None)
+
+
+def test_instances_and_entities_are_listed_in_the_order_of_their_ids(store: Store) -> None:
+    for instance_id in ("b2", "a", "b1", "c"):
+        store.start_instance("parent", instance_id, None, "")
+    for key in ("x", "y"):
+        commit(store, f"@counter@{key}")
+    store.signal_entity("@counter@never", request("add"))
+
+    def found(**conditions: Any) -> list[str]:
+        return [row["id"] for row in store.find_instances(**conditions)]
+
+    assert found() == ["@counter@x", "@counter@y", "a", "b1", "b2", "c"]
+    assert found(prefix="b") == ["b1", "b2"]
+    assert found(prefix="@counter@") == ["@counter@x", "@counter@y"]
+    assert found(limit=3) == ["@counter@x", "@counter@y", "a"]
+    assert found(after="a", limit=2) == ["b1", "b2"]
+    assert found(prefix="b", after="b1") == ["b2"]
+    assert found(statuses=["Pending"], prefix="b", limit=1) == ["b1"]
+    assert found(statuses=["Completed"]) == []
+
+
+def test_an_entity_is_as_old_as_its_last_operation(store: Store) -> None:
+    commit(store, "@counter@a")
+    first = store.read_instance("@counter@a")
+    commit(store, "@counter@a")
+    second = store.read_instance("@counter@a")
+
+    assert first is not None
+    assert second is not None
+    assert second["created"] > first["created"]
+    assert (second["name"], second["status"]) == ("@counter", "Running")
+    assert json.loads(second["input"]) == {"exists": True, "state": "1"}
+    assert [row["id"] for row in store.find_instances(created_to=second["created"])] == ["@counter@a"]
+    assert store.find_instances(created_to=first["created"]) == []
+    assert store.read_instance("@counter@b") is None
+
+
+def test_a_purged_entity_is_gone(store: Store) -> None:
+    commit(store, "@counter@a")
+
+    assert store.purge(["@counter@a"]) == 1
+    assert store.read_instance("@counter@a") is None
+    assert store.read_entity("@counter@a") is None
+    assert store.purge(["@counter@a"]) == 0
 
 
 def test_purge_keeps_what_is_running(store: Store) -> None:
