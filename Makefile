@@ -13,6 +13,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 CLIENTS := tests/clients
 CLIENTS_READY := $(CLIENTS)/node_modules/.ready
+BROWSER_READY := $(VENV)/.browser
 PORT ?= 7071
 # Tests mostly wait for processes that they start; a worker that has none left takes some of another's.
 WORKERS ?= 3
@@ -20,17 +21,17 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 define TRY
 
-Try, in another terminal:
+Open http://localhost:$(PORT)/api/chat in a browser, or try, in another terminal:
   curl -X POST http://localhost:$(PORT)/api/agents/TravelPlanner/run -H "Content-Type: text/plain" -d "Plan a 3-day trip to Tokyo"
 and follow it with the stream_url that it answers:
   curl -N "http://localhost:$(PORT)<stream_url>"
 endef
 export TRY
 
-.PHONY: help run test unit lint infra bench chaos func lock clean python
+.PHONY: help run test unit lint infra bench chaos screenshots func lock clean python
 
 help: ## show this help
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "found no Python 3.11 to 3.13 with pip: install Python 3.13, from python.org or by 'pyenv install 3.13'" >&2; exit 1; }
@@ -46,10 +47,15 @@ $(CLIENTS_READY): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
 		echo "found no Node.js 20 or newer: the tests of the JavaScript clients will be skipped"; \
 	fi
 
-run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included
-	@$(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
+# Nor is there a wheel of Playwright for every system.
+$(BROWSER_READY): $(READY) requirements-browser.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt && touch $@ || \
+		echo "Playwright cannot be installed: the tests of the page will be skipped"
 
-test: $(READY) $(CLIENTS_READY) ## every test that needs no network; of JavaScript clients, too, where Node.js 20 or newer is
+run: $(READY) ## the app on http://localhost:7071 on the embedded host, Redis included; OTEL=1 shows spans and metrics
+	@$(if $(OTEL),DEVHOST_TELEMETRY=1) $(BIN)/python -m devhost --port $(PORT) --hint "$$TRY"
+
+test: $(READY) $(CLIENTS_READY) $(BROWSER_READY) ## every test that needs no network; of JavaScript clients and of the page, too, where Node.js 20 or newer and Chromium are
 	$(PYTEST)
 
 unit: $(READY) ## the tests that start no host
@@ -58,7 +64,7 @@ unit: $(READY) ## the tests that start no host
 chaos: $(READY) ## the chaos suite's long form: 200 seeded scenarios; SEED=<n> replays one
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
-lint: $(READY) ## ruff and mypy (strict)
+lint: $(READY) $(BROWSER_READY) ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -74,6 +80,9 @@ infra: $(READY) ## check infra/, azure.yaml and the workflows; BICEP_CHECK=<comm
 
 bench: $(READY) ## measure against the reference pattern; ONLY="<name> …" runs some of the benchmarks
 	$(BIN)/python -m benchmarks $(ONLY)
+
+screenshots: $(READY) $(BROWSER_READY) ## the README's pictures of the page, made anew
+	$(BIN)/python -m tests.browser.screenshots docs
 
 func: $(READY) ## the same app on the real Functions host (needs func, Azurite and Redis)
 	@command -v func >/dev/null || { echo "func is not installed: see 'Run on the real Functions host' in README.md" >&2; exit 1; }

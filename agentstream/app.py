@@ -1,6 +1,7 @@
 """Puts the parts together: agents and settings in, a Functions app out."""
 
 import gc
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from agentstream.http.web_files import create_web_functions
 from agentstream.runs.orchestration import create_run_functions
 from agentstream.settings import Settings
 from agentstream.stream.clients import Streams, make_default
+
+SWITCH_SECONDS = 0.0005
 
 
 def streaming_app(
@@ -32,6 +35,9 @@ def streaming_app(
         app.register_functions(functions)
     # What the imports made is never garbage, and to look through it at every full collection holds up all followers.
     gc.freeze()
+    # The agents' loop is a thread, and after each of its system calls HTTP's loop may have to wait for that to be
+    # interrupted: by default 5 ms each time, of which a request has dozens.
+    sys.setswitchinterval(SWITCH_SECONDS)
     return app
 
 
@@ -52,16 +58,16 @@ def streaming_functions(
     streams = Streams(settings)
     make_default(streams)
     names = [str(agent.name) for agent in agents]
-    pages = () if web is None else (create_web_functions(web, Origins(settings.allowed_origins)),)
     return (
         create_agent_entities(
             agents,
             fallback=settings.non_streaming_fallback,
             max_runs=settings.max_runs_at_a_time,
             max_tool_result_bytes=settings.max_tool_result_bytes,
+            max_tools=settings.max_tools_at_a_time,
             get_stream=streams.get,
         ),
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
-        *pages,
+        create_web_functions(web, Origins(settings.allowed_origins)),
     )

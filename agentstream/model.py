@@ -135,17 +135,18 @@ class RunRecord(BaseModel):
 @dataclass(frozen=True, slots=True)
 class RunKey:
     """Which run a call of the agent belongs to, and whose it is; ``created`` is when it was accepted, in ms since the
-    epoch."""
+    epoch, and ``traceparent`` names the trace of the request that it was accepted with."""
 
     conversation_id: str
     correlation_id: str
     created: int = 0
     owner: str | None = None
+    traceparent: str | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options of an agent's request that carry the run: the only part of it which the framework leaves
         to others."""
-        return {_RUN_OPTION: asdict(self)}
+        return {_RUN_OPTION: {name: value for name, value in asdict(self).items() if value is not None}}
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Self | None:
@@ -171,7 +172,8 @@ class RunInput(BaseModel):
     """The input of a run's orchestration.
 
     ``created`` is when the run was accepted, in ms since the epoch by the clock of Redis; ``fingerprint`` tells the
-    requests of one idempotency key apart; ``owner`` is the user who is signed in, None where nobody signs in.
+    requests of one idempotency key apart; ``owner`` is the user who is signed in, None where nobody signs in;
+    ``traceparent`` names the trace of the request that it was accepted with.
     """
 
     agent: str
@@ -182,10 +184,11 @@ class RunInput(BaseModel):
     created: int = 0
     fingerprint: str | None = None
     owner: str | None = None
+    traceparent: str | None = None
 
     @property
     def key(self) -> RunKey:
-        return RunKey(self.conversation_id, self.correlation_id, self.created, self.owner)
+        return RunKey(self.conversation_id, self.correlation_id, self.created, self.owner, self.traceparent)
 
 
 class RunResult(BaseModel):

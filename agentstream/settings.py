@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     ] = 10
 
     max_runs_at_a_time: Annotated[int, Field(ge=1, description="a whole number, 1 or more")] = 1000
+    max_tools_at_a_time: Annotated[int, Field(ge=1, le=256, description="a whole number, 1 to 256")] = 32
     run_timeout_seconds: Annotated[float, Field(gt=0, le=86_400, description="seconds, more than 0, at most 86400")] = (
         1800
     )

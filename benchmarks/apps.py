@@ -19,6 +19,9 @@ from tests.scripts import scripted_reply
 
 TEXT = "A chunk of an answer, about as long as a few tokens. "
 PAGE_CHUNKS = 250
+# On a machine that is busy with something else.
+START_SECONDS = 120
+STOP_SECONDS = 60
 REFERENCE_APP = Path(__file__).parent / "reference_app"
 
 _names = (f"bench-{number}" for number in itertools.count())
@@ -43,14 +46,23 @@ async def stream_handler() -> AsyncIterator[RedisStreamHandler]:
 async def running_app(url: str, app_dir: Path = REPOSITORY, **settings: str) -> AsyncIterator[HostProcess]:
     """Run an app on the embedded host, with a model that answers at once."""
     async with ModelServer(scripted_reply) as model:
-        env = {"REDIS_CONNECTION_STRING": url, "OPENAI_BASE_URL": model.base_url, **settings}
         with tempfile.TemporaryDirectory() as state:
-            host = HostProcess(Path(state), app_dir=app_dir, env=env)
-            await asyncio.to_thread(host.start)
-            try:
+            async with hosted(url, model.base_url, Path(state), app_dir, **settings) as host:
                 yield host
-            finally:
-                await asyncio.to_thread(host.stop)
+
+
+@asynccontextmanager
+async def hosted(
+    url: str, model_url: str, state_dir: Path, app_dir: Path = REPOSITORY, **settings: str
+) -> AsyncIterator[HostProcess]:
+    """Run an app on the embedded host."""
+    env = {"REDIS_CONNECTION_STRING": url, "OPENAI_BASE_URL": model_url, **settings}
+    host = HostProcess(state_dir, app_dir=app_dir, env=env)
+    await asyncio.to_thread(host.start, START_SECONDS)
+    try:
+        yield host
+    finally:
+        await asyncio.to_thread(host.stop, STOP_SECONDS)
 
 
 def http_client(host: HostProcess) -> aiohttp.ClientSession:

@@ -13,7 +13,7 @@ from agent_framework_durabletask import AgentEntity, RunRequest
 
 from agentstream import Settings
 from agentstream.agent_memory import AgentMemory, answer_text
-from agentstream.attempt.entity import AgentLoop
+from agentstream.attempt.agent_loop import AgentLoop
 from benchmarks.apps import REFERENCE_APP, http_client, running_app
 from benchmarks.measure import OURS, Figure, interleave
 from benchmarks.running import RUN_ROUTE
@@ -49,7 +49,7 @@ async def chunk_cost(url: str) -> list[Figure]:
         ModelServer(scripted_reply) as model,
     ):
         [agent] = create_agents(Settings.model_validate({"openai_base_url": model.base_url}))
-        loop = AgentLoop()
+        loop = AgentLoop(max_tools=1)
 
         async def split(pace_seconds: float) -> dict[str, list[float]]:
             message = partial(_message, pace_seconds)

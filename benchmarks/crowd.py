@@ -65,7 +65,7 @@ class _Follower:
         async with self._client.get(f"/api/agent/stream/{self._name}", timeout=timeout) as response:
             response.raise_for_status()
             while data := await response.content.readany():
-                self._received.append((time.perf_counter_ns(), data))
+                self._received.append((time.monotonic_ns(), data))
                 self.connected.set()
 
     def texts(self) -> list[str]:
@@ -92,7 +92,7 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
         following = [asyncio.create_task(follower.follow()) for follower in followers]
         await asyncio.gather(*(follower.connected.wait() for follower in followers))
         before = process.cpu_times()
-        writing = [asyncio.create_task(_write(load, name, number)) for number, name in enumerate(names)]
+        writing = [asyncio.create_task(write(load, name, number)) for number, name in enumerate(names)]
         await asyncio.sleep(load.seconds / 2)
         resident_kb = (process.memory_info().rss - resident) / load.followers / 1024
         connections = _connections(process, url)
@@ -113,7 +113,7 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
     )
 
 
-async def _write(load: Load, name: str, number: int) -> list[str]:
+async def write(load: Load, name: str, number: int) -> list[str]:
     """Write a stream at its pace, and return the chunks; each begins with the time at which the agent had it."""
     writer = AttemptWriter(RunKey(name, "run"))
     await writer.start()
@@ -121,7 +121,7 @@ async def _write(load: Load, name: str, number: int) -> list[str]:
     texts = []
     for chunk in range(load.chunks):
         await asyncio.sleep(max(0, start + chunk / load.chunks_per_second - time.perf_counter()))
-        texts.append(f"{time.perf_counter_ns()} {TEXT}")
+        texts.append(f"{time.monotonic_ns()} {TEXT}")
         writer.write(texts[-1])
     await writer.close()
     return texts

@@ -9,13 +9,16 @@ from redis.asyncio import Redis
 from agentstream.stream.handler import RedisStreamHandler
 from benchmarks.apps import TEXT, http_client, new_name, running_app, stream_handler
 from benchmarks.crowd import Load, follow_live
-from benchmarks.measure import Curve
+from benchmarks.measure import Curve, cpu_seconds
 from benchmarks.reading import events_per_second
 from benchmarks.running import finish_runs
 from benchmarks.writing import write_as_fast_as_it_goes
 
 CHUNKS = (100, 1_000, 10_000, 100_000)
 FOLLOWERS = (1, 20, 200, 1_000, 2_000)
+RUNS = (1, 10, 100, 1_000)
+# Of each size as many runs, so that a short one is not lost in what the host does anyway.
+LEAST_RUNS = 100
 CONVERSATIONS = (1, 10, 100, 1_000, 10_000)
 ROUNDS = 3
 CHUNKS_PER_SECOND = 100
@@ -70,6 +73,19 @@ async def grow_followers(url: str) -> list[Curve]:
                 raise ValueError(f"{outcome.wrong} of {followers} followers did not get what was written")
             costs[followers] = outcome.cpu_us
     return [Curve("the host's CPU for a delivery", "µs", "followers", costs)]
+
+
+async def grow_runs(url: str) -> list[Curve]:
+    """One run's cost, of ten chunks, with 1 to 1,000 at a time."""
+    costs = {}
+    async with running_app(url) as host, http_client(host) as client:
+        await finish_runs(client, LEAST_RUNS, chunks=10)
+        for at_once in RUNS:
+            runs = max(LEAST_RUNS, at_once)
+            before = cpu_seconds(host.pid)
+            await finish_runs(client, runs, chunks=10, at_once=at_once)
+            costs[at_once] = 1000 * (cpu_seconds(host.pid) - before) / runs
+    return [Curve("the host's CPU for a run of ten chunks", "ms", "runs at a time", costs, wanted=1.3)]
 
 
 async def grow_conversations(url: str) -> list[Curve]:

@@ -1,151 +1,201 @@
 """More than a worker has to do at a time: a flood of POSTs, and a thousand runs whose models think."""
 
 import asyncio
+import itertools
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 import aiohttp
 import psutil
 
-from agentstream.model import RunStatus
-from benchmarks.apps import http_client, running_app
-from benchmarks.measure import OURS, Figure, percentile
-from benchmarks.running import RUN_ROUTE
-from tests.event_stream import parse
-from tests.scripts import script
+from benchmarks.apps import hosted, http_client
+from benchmarks.client_process import Job, Visit, clients
+from benchmarks.measure import OURS, Figure, cpu_seconds, percentile
+from benchmarks.model_process import ModelProcess, Script, is_whole, running_model, sent_ns
+from devhost.testing import REPOSITORY, HostProcess
 
 POSTS = 2_000
+FLOOD_SCRIPT = Script(think=0, chunks=3, pace=0)
 HEALTH_SECONDS = 0.05
-ASKING_AT_ONCE = 50
-POLL_SECONDS = 0.2
-SETTLE_SECONDS = 120.0
+# Of health before the flood, so that the process is warm.
+CALM_SECONDS = 1.0
 
 RUNS = 1_000
-THINKING_SECONDS = 20.0
-CHUNKS = 40
-CHUNK_SECONDS = 0.5
-START_SECONDS = 0.01
+RUN_SCRIPT = Script(think=20, chunks=40, pace=0.5)
+MEMORY_RUNS = 500
+MEMORY_SCRIPT = Script(think=60, chunks=1, pace=0)
+FRAMEWORK_APP = Path(__file__).parent / "framework_app"
+FRAMEWORK_RUNS = 100
+FRAMEWORK_SCRIPT = Script(think=15, chunks=1, pace=0)
+FRAMEWORK_SECONDS = 12.0
+THREADS = "64"
+POLL_SECONDS = 0.2
+SETTLE_SECONDS = 120.0
 
 
 async def flood(url: str) -> list[Figure]:
     """2,000 POSTs at once on one worker: what they are told, how late health is meanwhile, and how the runs end."""
-    async with running_app(url, OFFLINE_TOKENS_PER_SECOND="1000000", OPENAI_BASE_URL="") as host:
-        async with http_client(host) as client, asking_for_health(client) as delays:
-            answers = await asyncio.gather(*(post(client) for _ in range(POSTS)))
-        async with http_client(host) as client:
-            accepted = [path for status, path in answers if status == HTTPStatus.ACCEPTED]
-            turn = asyncio.Semaphore(ASKING_AT_ONCE)
-            statuses = await asyncio.gather(*(end_of(client, path, turn) for path in accepted))
-    refused = sum(status == HTTPStatus.SERVICE_UNAVAILABLE and retry != "" for status, retry in answers)
-    other = POSTS - len(accepted) - refused
-    unfinished = sum(status != RunStatus.COMPLETED for status in statuses)
+    async with overloaded_app(url, STREAM_MAX_FOLLOWERS=str(POSTS)) as (host, _), asking_for_health(host) as delays:
+        await asyncio.sleep(CALM_SECONDS)
+        delays.clear()
+        before = cpu_seconds(host.pid)
+        job = Job(host.base_url, [FLOOD_SCRIPT.message] * POSTS, posts_at_once=POSTS)
+        async with clients(job) as flooding:
+            await flooding.posted()
+            spent = cpu_seconds(host.pid) - before
+            late = percentile(delays, 99)
+            visits = await flooding.visits()
+    accepted = [visit for visit in visits if visit.status == HTTPStatus.ACCEPTED]
+    refused = sum(visit.status == HTTPStatus.SERVICE_UNAVAILABLE and bool(visit.retry_after) for visit in visits)
     name = f"{POSTS:,} POSTs at once: "
     return [
-        Figure(f"{name}accepted", "", {OURS: [len(accepted)]}),
-        Figure(f"{name}neither 202 nor 503 with Retry-After", "", {OURS: [other]}, wanted={OURS: 0}),
-        Figure(f"{name}accepted and not completed", "", {OURS: [unfinished]}, wanted={OURS: 0}),
-        Figure(f"{name}health meanwhile, p99", "s", {OURS: [percentile(delays, 99)]}, wanted={OURS: 0.5}),
+        Figure(f"{name}accepted", "", {OURS: [len(accepted)]}, more_is_better=True, wanted={OURS: 300}),
+        Figure(
+            f"{name}neither 202 nor 503 with Retry-After",
+            "",
+            {OURS: [POSTS - len(accepted) - refused]},
+            wanted={OURS: 0},
+        ),
+        Figure(
+            f"{name}accepted and not done or not exact",
+            "",
+            {OURS: [not_exact(accepted, FLOOD_SCRIPT)]},
+            wanted={OURS: 0},
+        ),
+        Figure(f"{name}health meanwhile, a new connection each, p99", "s", {OURS: [late]}, wanted={OURS: 0.5}),
+        Figure(f"{name}the host's CPU for each POST, runs included", "ms", {OURS: [1000 * spent / POSTS]}),
     ]
-
-
-async def post(client: aiohttp.ClientSession) -> tuple[int, str]:
-    """Start a run, and return the response's status, with the run's path or, of one refused, when to try again."""
-    try:
-        async with client.post(RUN_ROUTE, json={"message": "Plan a 1-day trip to Rome"}) as response:
-            if response.status == HTTPStatus.ACCEPTED:
-                return response.status, (await response.json())["status_url"]
-            return response.status, response.headers.get("Retry-After", "")
-    except aiohttp.ClientError:
-        return 0, ""
-
-
-@asynccontextmanager
-async def asking_for_health(client: aiohttp.ClientSession) -> AsyncIterator[list[float]]:
-    """Ask for health again and again while the block runs; yields how many seconds each answer took."""
-    delays: list[float] = []
-
-    async def ask() -> None:
-        while True:
-            start = time.perf_counter()
-            async with client.get("/api/health") as response:
-                await response.read()
-            delays.append(time.perf_counter() - start)
-            await asyncio.sleep(HEALTH_SECONDS)
-
-    asking = asyncio.create_task(ask())
-    try:
-        yield delays
-    finally:
-        asking.cancel()
-
-
-async def end_of(client: aiohttp.ClientSession, path: str, turn: asyncio.Semaphore) -> str:
-    """Return the status with which a run ends."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        async with turn, client.get(path) as response:
-            body = await response.json()
-        status = str(body.get("status"))
-        if status not in (RunStatus.QUEUED, RunStatus.RUNNING) or time.monotonic() > deadline:
-            return status
-        await asyncio.sleep(POLL_SECONDS)
-
-
-@dataclass
-class Told:
-    """What a follower was told, and how many seconds after its POST the first chunk came."""
-
-    text: str = ""
-    end: str = ""
-    first: float = 0.0
 
 
 async def thousand_runs(url: str) -> list[Figure]:
     """1,000 runs at a time on one worker: each model thinks 20 s and then streams 40 chunks at 2/s to one follower."""
-    texts = [f"{number} " for number in range(CHUNKS)]
-    message = script(chunks=texts, delay_seconds=CHUNK_SECONDS, thinks_seconds=THINKING_SECONDS)
-    async with running_app(url) as host, http_client(host) as client:
-        process = psutil.Process(host.pid)
-        before = process.memory_info().rss
-        following = [asyncio.create_task(follow(client, message, number)) for number in range(RUNS)]
-        await asyncio.sleep(RUNS * START_SECONDS + THINKING_SECONDS / 2)
-        threads, each = process.num_threads(), (process.memory_info().rss - before) / RUNS / 1024
-        told = await asyncio.gather(*following)
-    wrong = sum((one.text, one.end) != ("".join(texts), "done") for one in told)
-    late = percentile([one.first - THINKING_SECONDS - CHUNK_SECONDS for one in told], 99)
+    async with overloaded_app(url) as (host, model):
+        job = Job(host.base_url, [RUN_SCRIPT.message] * RUNS)
+        async with clients(job) as following:
+            await until_open(model, RUNS)
+            threads = psutil.Process(host.pid).num_threads()
+            visits = await following.visits()
+    at_a_time = await framework_runs_at_a_time(url)
+    firsts = [visit.messages[0] for visit in visits if visit.messages]
+    first = percentile([(at - sent_ns(chunk)) / 1e9 for at, chunk in firsts], 99)
+    each = [(at - sent_ns(chunk)) / 1e6 for visit in visits for at, chunk in visit.messages]
     name = f"{RUNS:,} runs at a time, one follower each: "
     return [
-        Figure(f"{name}not done or not exact", "", {OURS: [wrong]}, wanted={OURS: 0}),
+        Figure(f"{name}not done or not exact", "", {OURS: [not_exact(visits, RUN_SCRIPT)]}, wanted={OURS: 0}),
+        Figure(f"{name}first chunk from model to follower, p99", "s", {OURS: [first]}, wanted={OURS: 1}),
+        Figure(f"{name}chunk from model to follower, p50", "ms", {OURS: [percentile(each, 50)]}),
+        Figure(f"{name}chunk from model to follower, p99", "ms", {OURS: [percentile(each, 99)]}),
         Figure(f"{name}threads", "", {OURS: [threads]}, wanted={OURS: 80}),
-        Figure(f"{name}resident of a run that waits for its model, with its follower", "KB", {OURS: [each]}),
-        Figure(f"{name}first chunk after its model's, POST included, p99", "s", {OURS: [late]}, wanted={OURS: 1}),
+        Figure(
+            f"runs at a time, of {THREADS} threads",
+            "",
+            {OURS: [RUNS], "framework": [at_a_time]},
+            more_is_better=True,
+            wanted={"framework": 10},
+        ),
     ]
 
 
-async def follow(client: aiohttp.ClientSession, message: str, number: int) -> Told:
-    """Start a run and follow it to its end, over any number of connections."""
-    # Not all in one instant: that is what the flood is for.
-    await asyncio.sleep(number * START_SECONDS)
-    told, start, last = Told(), time.perf_counter(), ""
-    async with client.post(RUN_ROUTE, json={"message": message}) as accepted:
-        path = (await accepted.json())["stream_url"]
-    while not told.end:
-        received = b""
-        async with client.get(path, headers={"Last-Event-ID": last} if last else {}) as response:
-            async for part in response.content.iter_any():
-                received += part
-                if not told.first and b"event: message" in received:
-                    told.first = time.perf_counter() - start
-        for event in parse(received):
-            last = event.id
-            match event.event:
-                case "message":
-                    told.text += event.data
-                case "reset":
-                    told.text = ""
-                case _:
-                    told.end = event.event
-    return told
+async def framework_runs_at_a_time(url: str) -> int:
+    """Return how many runs the framework's own entity function executes at a time."""
+    settings = {"PYTHON_THREADPOOL_THREAD_COUNT": THREADS}
+    async with overloaded_app(url, FRAMEWORK_APP, **settings) as (host, model), http_client(host) as client:
+        body = {"message": FRAMEWORK_SCRIPT.message, "wait_for_response": False}
+        for _ in range(FRAMEWORK_RUNS):
+            async with client.post("/api/agents/TravelPlanner/run", json=body) as accepted:
+                accepted.raise_for_status()
+        await asyncio.sleep(FRAMEWORK_SECONDS)
+        return (await model.open_calls())[1]
+
+
+async def memory(url: str) -> list[Figure]:
+    """What one open run holds that waits for its model, and what its follower holds."""
+    async with overloaded_app(url) as (host, model), http_client(host) as client:
+        process = psutil.Process(host.pid)
+        # What is made once, on first use.
+        await started(client, 20)
+        await until_open(model, 20)
+        before = process.memory_info().rss
+        paths = await started(client, MEMORY_RUNS)
+        await until_open(model, 20 + MEMORY_RUNS)
+        waiting = process.memory_info().rss
+        async with clients(Job(host.base_url, paths=paths)) as following:
+            await following.connected()
+            followed = process.memory_info().rss
+    sizes = [(waiting - before) / MEMORY_RUNS / 1024, (followed - waiting) / MEMORY_RUNS / 1024]
+    return [
+        Figure("resident memory of an open run that waits for its model", "KB", {OURS: [sizes[0]]}, wanted={OURS: 120}),
+        Figure("resident memory of its follower", "KB", {OURS: [sizes[1]]}, wanted={OURS: 40}),
+    ]
+
+
+@asynccontextmanager
+async def overloaded_app(
+    url: str, app_dir: Path = REPOSITORY, **settings: str
+) -> AsyncIterator[tuple[HostProcess, ModelProcess]]:
+    """Run an app, and its model in another process."""
+    with tempfile.TemporaryDirectory() as state:
+        async with running_model() as model, hosted(url, model.base_url, Path(state), app_dir, **settings) as host:
+            yield host, model
+
+
+@asynccontextmanager
+async def asking_for_health(host: HostProcess) -> AsyncIterator[list[float]]:
+    """Ask for health at a steady pace while the block runs, each time over a new connection and however long the
+    answers before take; yields how many seconds each answer took, failures counted as endless."""
+    delays: list[float] = []
+
+    async def ask(client: aiohttp.ClientSession) -> None:
+        start = time.perf_counter()
+        async with client.get("/api/health") as response:
+            await response.read()
+        delays.append(time.perf_counter() - start if response.status == HTTPStatus.OK else float("inf"))
+
+    async def keep_asking(client: aiohttp.ClientSession) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(ask(client))
+                await asyncio.sleep(HEALTH_SECONDS)
+
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(host.base_url, connector=connector) as client:
+        asking = asyncio.create_task(keep_asking(client))
+        try:
+            yield delays
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def started(client: aiohttp.ClientSession, runs: int) -> Sequence[str]:
+    """Start so many runs, a few at a time, and return the paths of their streams."""
+    paths, waiting = list[str](), itertools.repeat(MEMORY_SCRIPT.message, runs)
+
+    async def start_one_after_another() -> None:
+        for message in waiting:
+            async with client.post("/api/agents/TravelPlanner/run", json={"message": message}) as accepted:
+                paths.append((await accepted.json())["stream_url"])
+
+    await asyncio.gather(*(start_one_after_another() for _ in range(10)))
+    return paths
+
+
+async def until_open(model: ModelProcess, calls: int) -> None:
+    """Wait until so many calls of the model are open.
+
+    Raises:
+        TimeoutError: There were never so many.
+    """
+    async with asyncio.timeout(SETTLE_SECONDS):
+        # The model is another process, which tells only who asks.
+        while (await model.open_calls())[0] < calls:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def not_exact(visits: Sequence[Visit], script: Script) -> int:
+    """Return how many clients do not hold exactly what the model sent, or were not told that it is all."""
+    return sum(not (visit.is_done and is_whole(visit.text, script.chunks)) for visit in visits)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from http import HTTPStatus
 
 import aiohttp
 import psutil
@@ -55,8 +56,8 @@ async def run_cost(url: str) -> list[Figure]:
     ]
 
 
-async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int) -> None:
-    """Start so many runs, each in its own conversation, and follow each to its end.
+async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int, at_once: int = RUNS_AT_ONCE) -> None:
+    """Start so many runs, so many at a time, each in its own conversation, and follow each to its end.
 
     Raises:
         ValueError: One did not end well.
@@ -66,10 +67,20 @@ async def finish_runs(client: aiohttp.ClientSession, runs: int, chunks: int) -> 
 
     async def run_one_after_another() -> None:
         for _ in waiting:
-            async with client.post(RUN_ROUTE, json=body) as accepted:
-                path = (await accepted.json())["stream_url"]
+            path = await _accepted(client, body)
             async with client.get(path) as response:
                 if b"event: done" not in await response.read():
                     raise ValueError("a run did not end well")
 
-    await asyncio.gather(*(run_one_after_another() for _ in range(RUNS_AT_ONCE)))
+    await asyncio.gather(*(run_one_after_another() for _ in range(at_once)))
+
+
+async def _accepted(client: aiohttp.ClientSession, body: dict[str, str]) -> str:
+    """Start a run, as soon as the app has time for it, and return the path of its stream."""
+    while True:
+        async with client.post(RUN_ROUTE, json=body) as response:
+            if response.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                response.raise_for_status()
+                path: str = (await response.json())["stream_url"]
+                return path
+        await asyncio.sleep(float(response.headers["Retry-After"]))

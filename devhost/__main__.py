@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from socket import socket
 
@@ -18,6 +19,7 @@ from devhost.store.database import StateError, make_state_directory
 from devhost.valkey import EmbeddedValkeyError, redis_for_app
 from devhost.worker import FunctionMetadata, Worker, new_worker
 
+TELEMETRY_SETTING = "DEVHOST_TELEMETRY"
 NOISY_LOGGERS = ("uvicorn", "httpx", "httpx2", "httpcore", "azure", "aiohttp", "asyncio")
 
 
@@ -54,12 +56,22 @@ async def _serve(directory: Path, options: argparse.Namespace) -> int:
     config = read_host_config(directory)
     load_local_settings(directory)
     cors = read_cors(directory)
-    worker = new_worker()
-    functions = read_functions(await _load(worker, directory))
-    listener = _bind(options.port)
-    make_state_directory(options.state_dir)
-    with redis_for_app(options.state_dir) as redis:
-        return await Host(config, cors, worker, functions, listener, options.state_dir, redis, options.hint).run()
+    with _telemetry():
+        worker = new_worker()
+        functions = read_functions(await _load(worker, directory))
+        listener = _bind(options.port)
+        make_state_directory(options.state_dir)
+        with redis_for_app(options.state_dir) as redis:
+            return await Host(config, cors, worker, functions, listener, options.state_dir, redis, options.hint).run()
+
+
+def _telemetry() -> AbstractContextManager[object]:
+    """Record from here on, before the app is imported, where it is asked for."""
+    if os.environ.get(TELEMETRY_SETTING, "").lower() not in ("1", "true"):
+        return nullcontext()
+    from devhost.telemetry import Telemetry
+
+    return closing(Telemetry())
 
 
 class AppLoadError(Exception):

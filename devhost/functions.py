@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -148,15 +148,19 @@ class Invoker:
         returned = await self._invoke(function, TypedData(string=payload), str(uuid.uuid4()))
         return "null" if returned is None else str(returned.value)
 
-    async def invoke_http(self, function: Function, request: RpcHttp, invocation_id: str) -> TypedData | None:
-        """Invoke an HTTP function; None where it answers at the worker's own server.
+    async def invoke_http(
+        self, function: Function, request: RpcHttp, invocation_id: str, headers: Mapping[str, str]
+    ) -> TypedData | None:
+        """Invoke an HTTP function, in the trace that the request's headers name; None where it answers at the worker's
+        own server.
 
         Raises:
             InvocationFailedError: the function raised.
         """
-        return await self._invoke(function, TypedData(http=request), invocation_id)
+        trace = (headers.get("traceparent", ""), headers.get("tracestate", ""))
+        return await self._invoke(function, TypedData(http=request), invocation_id, *trace)
 
-    async def _invoke(self, function: Function, value: TypedData, invocation_id: str) -> TypedData | None:
+    async def _invoke(self, function: Function, value: TypedData, invocation_id: str, *trace: str) -> TypedData | None:
         clients = dict.fromkeys(function.client_parameters, TypedData(string=self.client_json))
         inputs = {function.trigger_parameter: value, **clients}
-        return await self._worker.invoke(InvocationRequest(function.function_id, inputs, invocation_id))
+        return await self._worker.invoke(InvocationRequest(function.function_id, inputs, invocation_id, *trace))

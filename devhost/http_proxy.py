@@ -7,8 +7,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
 
 import aiohttp
 import yarl
@@ -42,7 +42,10 @@ class HttpProxy:
         self._origin = yarl.URL(http_uri)
 
     async def __aenter__(self) -> Self:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_note_sent)
         self._session = aiohttp.ClientSession(
+            trace_configs=[tracing],
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             read_bufsize=BUFFER_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, sock_read=SILENCE_SECONDS),
@@ -74,9 +77,11 @@ class HttpProxy:
             answering.cancel()
             leaving.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)
-        return answering.cancelled() or answering.result()
+        if not answering.cancelled():
+            answering.result()
+        return body.is_sent
 
-    async def _answer(self, scope: Scope, body: "_RequestBody", send: Send, invocation_id: str) -> bool:
+    async def _answer(self, scope: Scope, body: "_RequestBody", send: Send, invocation_id: str) -> None:
         started = False
         try:
             async with self._session.request(
@@ -85,6 +90,7 @@ class HttpProxy:
                 headers=_request_headers(scope, invocation_id),
                 data=await body.data(),
                 allow_redirects=False,
+                trace_request_ctx=body,
             ) as response:
                 headers = _end_to_end(response.raw_headers, NOT_ANSWERED)
                 await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -99,8 +105,6 @@ class HttpProxy:
                 late = isinstance(error, TimeoutError)
                 status = HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY
                 await Response(status_code=status)(scope, body.receive, send)
-            return not isinstance(error, aiohttp.ClientConnectorError)
-        return True
 
     def _url(self, scope: Scope) -> yarl.URL:
         query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
@@ -108,10 +112,14 @@ class HttpProxy:
 
 
 class _RequestBody:
-    """The body of a request, and whether its client is still there, which is known only once the body was read."""
+    """The body of a request, and whether its client is still there, which is known only once the body was read.
+
+    ``is_sent`` is whether the worker's server got the request, or its head.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
+        self.is_sent = False
         self._read = asyncio.Event()
 
     async def data(self) -> bytes | AsyncIterator[bytes] | None:
@@ -138,6 +146,20 @@ class _RequestBody:
         # The rest will never come: wait to be cancelled, since to end here would be to pass half a body off as whole.
         self._read.set()
         await asyncio.get_running_loop().create_future()
+
+
+async def _note_sent(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+    context.trace_request_ctx.is_sent = True
+
+
+def replayed(first: Message, receive: Receive) -> Receive:
+    """Return a ``receive`` that begins with a message that was received before."""
+    messages = [first]
+
+    async def receive_next() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_next
 
 
 def _request_headers(scope: Scope, invocation_id: str) -> list[tuple[str, str]]:

@@ -20,6 +20,9 @@ from devhost.host_config import Cors
 # a request sent at that moment fails.
 KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 1
+# In one turn of the event loop: the connections that are there wait meanwhile.
+ACCEPTED_AT_ONCE = 8
+WAITING_CONNECTIONS = 2_048
 
 
 class Server(uvicorn.Server):
@@ -34,6 +37,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        # For asyncio it is one number: how many may wait for being accepted, and how many are in one turn of the loop.
+        for listener in sockets or ():
+            listener.listen(WAITING_CONNECTIONS)
         self.ready.set()
 
     @contextmanager
@@ -48,6 +54,7 @@ def make_server(app: ASGIApp) -> Server:
         access_log=False,
         lifespan="off",
         ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
-from devhost.http_proxy import HttpProxy
+from devhost.http_proxy import HttpProxy, replayed
+from devhost.pacing import Pacer
 from devhost.rpc import RpcHttp, RpcHttpCookie, TypedData
 from devhost.worker import InvocationFailedError
 
@@ -33,8 +35,9 @@ def function_routes(
     """
     triggered = [function for function in functions.all if function.trigger is Trigger.HTTP]
     triggered.sort(key=lambda function: [segment.startswith("{") for segment in function.route.split("/")])
+    pacer = Pacer()
     return [
-        _route(path, function, Forwarded(function, invoker, proxy) if proxy else Classic(function, invoker))
+        _route(path, function, Forwarded(function, invoker, proxy, pacer) if proxy else Classic(function, invoker))
         for function in triggered
         for path in _paths(route_prefix, function.route)
     ]
@@ -47,23 +50,30 @@ def function_path(route_prefix: str, route: str) -> str:
 class Forwarded:
     """A function that answers at the worker's own server; what it is invoked with are the parts of its route."""
 
-    def __init__(self, function: Function, invoker: Invoker, proxy: HttpProxy) -> None:
+    def __init__(self, function: Function, invoker: Invoker, proxy: HttpProxy, pacer: Pacer) -> None:
         self._function = function
         self._invoker = invoker
         self._proxy = proxy
+        self._pacer = pacer
         self._invocations: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Of a client that leaves before, nothing more would be had than that.
+        first = await receive()
+        if first["type"] == "http.disconnect":
+            return
+        await self._pacer.turn(self._function.name)
         invocation_id = str(uuid.uuid4())
-        invocation = asyncio.create_task(self._invoke(_route_params(scope), invocation_id))
+        invocation = asyncio.create_task(self._invoke(scope, invocation_id))
         self._invocations.add(invocation)
         invocation.add_done_callback(self._invocations.discard)
-        if not await self._proxy.forward(scope, receive, send, invocation_id):
+        if not await self._proxy.forward(scope, replayed(first, receive), send, invocation_id):
             invocation.cancel()
 
-    async def _invoke(self, params: dict[str, str], invocation_id: str) -> None:
+    async def _invoke(self, scope: Scope, invocation_id: str) -> None:
+        request = RpcHttp(params=_route_params(scope))
         try:
-            await self._invoker.invoke_http(self._function, RpcHttp(params=params), invocation_id)
+            await self._invoker.invoke_http(self._function, request, invocation_id, Headers(scope=scope))
         except InvocationFailedError as error:
             # The worker's server answers 500, and logs where it was.
             logger.error("the %s function failed: %s", self._function.name, error)
@@ -78,8 +88,10 @@ class Classic:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = await _classic_request(Request(scope, receive))
+        invocation_id = str(uuid.uuid4())
         try:
-            response = _response(await self._invoker.invoke_http(self._function, request, str(uuid.uuid4())))
+            returned = await self._invoker.invoke_http(self._function, request, invocation_id, request.headers)
+            response = _response(returned)
         except InvocationFailedError as error:
             logger.error("the %s function failed: %s\n%s", self._function.name, error, error.stack_trace)
             response = Response(status_code=HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -70,12 +70,20 @@ class RpcHttpCookie(SimpleNamespace):
 
 
 class InvocationRequest:
-    """The call of a function. ``inputs`` are its bindings' values by parameter name."""
+    """The call of a function. ``inputs`` are its bindings' values by parameter name; ``traceparent`` and ``tracestate``
+    (https://www.w3.org/TR/trace-context/) name the trace that it belongs to."""
 
-    def __init__(self, function_id: str, inputs: dict[str, TypedData], invocation_id: str) -> None:
+    def __init__(
+        self,
+        function_id: str,
+        inputs: dict[str, TypedData],
+        invocation_id: str,
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> None:
         self.function_id = function_id
         self.invocation_id = invocation_id
         self.input_data = [ParameterBinding(name, data) for name, data in inputs.items()]
         self.trigger_metadata: dict[str, TypedData] = {}
-        self.trace_context = SimpleNamespace(trace_parent="", trace_state="", attributes={})
+        self.trace_context = SimpleNamespace(trace_parent=traceparent, trace_state=tracestate, attributes={})
         self.retry_context = SimpleNamespace(retry_count=0, max_retry_count=0, exception=None)

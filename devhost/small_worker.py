@@ -4,6 +4,7 @@ import asyncio
 import functools
 import importlib
 import inspect
+import os
 import sys
 import threading
 import traceback
@@ -16,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from azure.functions.meta import Datum
+from opentelemetry.context import attach
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from devhost.app_loader import LoadedFunction, binding_converter, http_extension, load_functions
 from devhost.http_server import bind, make_server, origin
@@ -64,6 +67,7 @@ class SmallWorker:
 
     async def invoke(self, request: InvocationRequest) -> TypedData | None:
         function = self._functions[request.function_id]
+        _attach(request.trace_context)
         try:
             if self.http_uri and function.http_parameter:
                 await self._answer(function, request)
@@ -128,6 +132,13 @@ class SmallWorker:
             return await function.handler(**arguments)
         call = functools.partial(function.handler, **arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _attach(trace: SimpleNamespace) -> None:
+    """Make the invocation's trace the current one, where the worker is to (``otel.py`` of the library)."""
+    if os.environ.get("PYTHON_ENABLE_OPENTELEMETRY") == "true":
+        carrier = {"traceparent": trace.trace_parent, "tracestate": trace.trace_state}
+        attach(TraceContextTextMapPropagator().extract(carrier))
 
 
 def _decoded(function: LoadedFunction, request: InvocationRequest) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """One execution of a run: fenced, streamed, stopped when the run is cancelled, and answered once."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +14,7 @@ from agent_framework_durabletask import (
 )
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.agent_events import AgentEvents
 from agentstream.agent_memory import (
     AgentMemory,
@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.5
 # An attempt that is alive is heard of every KEEP_ALIVE_SECONDS.
 DEAD_AFTER_SECONDS = 10 * KEEP_ALIVE_SECONDS
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 class AbandonedError(Exception):
@@ -118,6 +118,7 @@ class _Attempt(AgentResponseCallbackProtocol):
         elif failed := has_failed(response):
             response = error_response(response)
         is_mine = await self._writer.answer(None if failed else answer_text(response))
+        telemetry.attempt_ended(self._writer.attempt, ("failed" if failed else "answered") if is_mine else "fenced")
         verb = "answers" if is_mine else "does not answer"
         logger.info("run %s: attempt %d %s", self._run.correlation_id, self._writer.attempt, verb)
         return response if is_mine else None

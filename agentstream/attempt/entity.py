@@ -6,48 +6,24 @@ comes of an operation, and cannot leave one to another execution. Names, operati
 
 import asyncio
 import json
-import logging
-import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 from agent_framework import SupportsAgentRun
 from agent_framework_durabletask import AgentEntity, AgentSessionId, RunRequest
 
+from agentstream import telemetry
 from agentstream.agent_memory import AgentMemory, to_json
+from agentstream.attempt.agent_loop import AgentLoop
 from agentstream.attempt.attempt import AbandonedError, DeadRunError, answer_run
 from agentstream.model import RunKey
 from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.clients import GetStream, get_stream_handler
 
-T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-
-class AgentLoop:
-    """An event loop on a thread of its own, on which all agents run.
-
-    Their models' clients stay on one loop, and what holds it up holds up no HTTP request.
-    """
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = threading.Lock()
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await this on the agents' loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started()))
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="agents", daemon=True).start()
-            return self._loop
+logger = telemetry.logger(__name__)
 
 
 def create_agent_entities(
@@ -56,6 +32,7 @@ def create_agent_entities(
     fallback: bool,
     max_runs: int,
     max_tool_result_bytes: int,
+    max_tools: int,
     get_stream: GetStream = get_stream_handler,
 ) -> df.Blueprint:
     """Return the agents' entity functions, to be registered with the function app.
@@ -65,9 +42,10 @@ def create_agent_entities(
         fallback: Whether the framework may call the model a second time, without streaming, when the first call fails.
         max_runs: How many runs of all agents are executed at a time; the others wait for their turn.
         max_tool_result_bytes: After so many bytes a tool's result is cut in the stream.
+        max_tools: How many tools that are plain functions are executed at a time, each on a thread.
         get_stream: Returns the stream handler of the running event loop.
     """
-    blueprint, loop, turns = df.Blueprint(), AgentLoop(), asyncio.Semaphore(max_runs)
+    blueprint, loop, turns = df.Blueprint(), AgentLoop(max_tools), asyncio.Semaphore(max_runs)
     for agent in agents:
         name = AgentSessionId.to_entity_name(str(agent.name))
         entity = Entity(
@@ -126,14 +104,21 @@ class Entity:
         state = json.loads(batch["state"]) if batch["state"] else None
         memory = AgentMemory(state if isinstance(state, dict) else None, batch["self"]["key"])
         results = [await self._execute(memory, operation) for operation in batch["batch"]]
+        new_state = to_json(memory.committed)
+        self._watch_size(batch["self"]["key"], new_state)
         return json.dumps(
             {
                 "entityExists": memory.committed is not None,
-                "entityState": to_json(memory.committed),
+                "entityState": new_state,
                 "results": results,
                 "signals": [],
             }
         )
+
+    def _watch_size(self, conversation_id: str, state: str) -> None:
+        size = len(state.encode())
+        if telemetry.memory_written(size, str(self._agent.name)):
+            logger.warning("conversation %s: its memory has grown to %d KiB", conversation_id, size // 1024)
 
     async def _execute(self, memory: AgentMemory, operation: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
@@ -155,8 +140,12 @@ class Entity:
     async def _operate(self, memory: AgentMemory, name: str, argument: Any) -> Any:
         match name:
             case "run" | "run_agent":
-                async with self._turns:
-                    return await self._run(memory, argument)
+                telemetry.open_runs.add(1)
+                try:
+                    async with self._turns:
+                        return await self._run(memory, argument)
+                finally:
+                    telemetry.open_runs.add(-1)
             case "reset":
                 memory.reset()
                 return {"status": "reset"}
@@ -174,16 +163,18 @@ class Entity:
         if run is None:
             # Another orchestration calls the agent, and nobody follows.
             return (await AgentEntity(self._agent, state_provider=memory).run(argument)).to_dict()
+        ids = telemetry.run_ids(run.conversation_id, run.correlation_id, str(self._agent.name), run.owner)
         try:
-            response = await answer_run(
-                self._agent,
-                memory,
-                request,
-                run,
-                fallback=self._fallback,
-                max_tool_result_bytes=self._max_tool_result_bytes,
-                get_stream=self._get_stream,
-            )
+            with telemetry.run_span("execute run", ids, continues=run.traceparent):
+                response = await answer_run(
+                    self._agent,
+                    memory,
+                    request,
+                    run,
+                    fallback=self._fallback,
+                    max_tool_result_bytes=self._max_tool_result_bytes,
+                    get_stream=self._get_stream,
+                )
         except DeadRunError as dead:
             return {"status": str(dead)}
         return response.to_dict()

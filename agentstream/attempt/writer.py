@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.model import MESSAGE, Chunk, Piece, RunKey, Verdict, now_ms
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
@@ -28,7 +29,7 @@ FLUSH_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 class AttemptWriter:
@@ -98,6 +99,8 @@ class AttemptWriter:
 
     def write(self, text: str) -> None:
         """Take over a chunk. This only queues it: it does not wait and does not raise."""
+        if text and not any(self._said):
+            telemetry.first_chunk(self._run.created, now_ms())
         self._said.append(text)
         self._queue(self._normalizer.feed(text))
 

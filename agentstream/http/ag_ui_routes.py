@@ -56,6 +56,7 @@ class AgUiRoutes:
     async def run_agui(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agui/{agent_name}``"""
         agent = self._service.known_agent(req.path_params["agent_name"])
+        self._service.refuse_when_busy()
         asked = await parse_run_agent_input(req, self._service.settings.max_message_bytes)
         # A run that nobody can follow yet is not started either.
         self._service.refuse_when_full()

@@ -18,17 +18,17 @@ MEMORY_IS_OURS = (
 
 
 class RunAgentInput(NamedTuple):
-    """What an AG-UI client asks for (https://docs.ag-ui.com/concepts/agents). Without a message it only joins."""
+    """What an AG-UI client asks for (https://docs.ag-ui.com/concepts/agents). One that only joins has no message."""
 
     thread_id: str
     run_id: str
     speaks_1_0: bool
-    message: str | None
+    message: str
 
     @property
     def request(self) -> RunRequest:
         """The run to start: the same one for the same ids."""
-        return RunRequest(str(self.message), self.thread_id, False, run_key(self.thread_id, self.run_id))
+        return RunRequest(self.message, self.thread_id, False, run_key(self.thread_id, self.run_id))
 
 
 class ChatRequest(NamedTuple):
@@ -56,7 +56,7 @@ async def parse_run_agent_input(request: Request, max_message_bytes: int, *, joi
     """
     body = await parse_json(request, MAX_HISTORY_BYTES)
     thread_id, run_id = (parse_id(name, _text(body, name)) for name in ("threadId", "runId"))
-    message = None
+    message = ""
     if not joins:
         _refuse(body, "tools", "Tools of the client are not supported: the agent has its own.")
         _refuse(body, "resume", "Interrupts are not supported, so there is nothing to resume.")

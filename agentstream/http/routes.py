@@ -109,6 +109,7 @@ class _Routes:
     async def start_run(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agents/{agent_name}/run``"""
         agent = self._service.known_agent(req.path_params["agent_name"])
+        self._service.refuse_when_busy()
         request = await parse_run_request(req, self._service.settings.max_message_bytes)
         runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, request)

@@ -1,13 +1,14 @@
 """What the routes share: to reach the runs, to start one, and to follow one within the bounds of this process."""
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from http import HTTPStatus
 
 import azure.durable_functions as df
 from azurefunctions.extensions.http.fastapi import Request
 
+from agentstream import telemetry
+from agentstream.http.observed import observed
 from agentstream.http.owners import owner_of
 from agentstream.http.problems import TRY_AGAIN, ProblemError, not_now
 from agentstream.http.turns import Turns
@@ -34,7 +35,7 @@ STARTS_AT_ONCE = 16
 STARTS_WAITING = 1_000
 START_WAIT_SECONDS = 5.0
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 class Service:
@@ -90,7 +91,18 @@ class Service:
             ProblemError: 409, 422 or 503, as the API's contract says.
         """
         async with self._starts.take():
-            return await _started(runs, agent, request)
+            with telemetry.run_span("accept run", {}) as span:
+                run = await _started(runs, agent, request)
+                span.set_attributes(telemetry.run_ids(run.conversation_id, run.correlation_id, agent, run.owner))
+            return run
+
+    def refuse_when_busy(self) -> None:
+        """Refuse a run that has no prospect of being started soon, before anything is done for it.
+
+        Raises:
+            OverloadedError: Too many wait, or take too long.
+        """
+        self._starts.check()
 
     @property
     def is_full(self) -> bool:
@@ -101,10 +113,12 @@ class Service:
     def counting(self) -> Iterator[None]:
         """Count a follower for as long as the block runs."""
         self._followers += 1
+        telemetry.followers.add(1)
         try:
             yield
         finally:
             self._followers -= 1
+            telemetry.followers.add(-1)
 
     def refuse_when_full(self) -> None:
         """Refuse a follower beyond those that are served at a time.
@@ -134,7 +148,7 @@ class Service:
         self.refuse_when_full()
         with self.counting():
             try:
-                async with contextlib.aclosing(follower.batches()) as batches:
+                async with contextlib.aclosing(observed(follower)) as batches:
                     async for events in batches:
                         yield events
             except UnknownRunError:

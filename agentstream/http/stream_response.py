@@ -2,22 +2,23 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Response, StreamingResponse
+from opentelemetry.context import attach, get_current
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.model import DurableUnavailableError, Event, StreamLostError
 from agentstream.wire import frames, pieces, sse
 
 # A stream ends by itself at its deadline; by then what is left of it can be sent.
 GRACE_SECONDS = 2.0
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 class StreamResponse(StreamingResponse):  # type: ignore[misc]
@@ -43,9 +44,12 @@ class StreamResponse(StreamingResponse):  # type: ignore[misc]
         self._content = content
         self._source = source
         self._deadline = deadline
+        # The server sends it in a task of its own, whose log records are to name the request's trace.
+        self._trace_context = get_current()
 
     async def __call__(self, *asgi: Any) -> None:
         """Send it (https://asgi.readthedocs.io/en/latest/specs/main.html)."""
+        attach(self._trace_context)
         seconds_left = self._deadline + GRACE_SECONDS - time.monotonic()
         async with contextlib.aclosing(self._source), contextlib.aclosing(self._content):
             try:

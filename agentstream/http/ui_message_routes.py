@@ -31,6 +31,7 @@ class UiMessageRoutes:
 
     async def run_chat(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/chat``"""
+        self._service.refuse_when_busy()
         asked = await parse_chat_request(req, self._service.settings.max_message_bytes)
         agent = self._service.known_agent(asked.agent or self._service.agents[0])
         # A run that nobody can follow yet is not started either.
@@ -45,12 +46,12 @@ class UiMessageRoutes:
         after = parse_resume_position(req)
         correlation_id = parse_optional_id(req, "correlation_id")
         runs = await self._service.runs(req, client)
-        with contextlib.suppress(UnknownRunError):
-            conversation = await runs.conversation(conversation_id)
-            correlation_id = correlation_id or await conversation.open_run()
+        if correlation_id is None:
+            with contextlib.suppress(UnknownRunError):
+                correlation_id = await (await runs.conversation(conversation_id)).open_run()
         if correlation_id is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=stream_headers(conversation_id))
-        return await self._stream(conversation, correlation_id, after)
+        return await self._stream(await runs.conversation(conversation_id), correlation_id, after)
 
     async def _stream(self, conversation: ConversationHandle, correlation_id: str, after: Position) -> Response:
         follower = self._service.follow_run(conversation, correlation_id, after.cursor)

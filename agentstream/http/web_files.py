@@ -1,4 +1,4 @@
-"""The routes of the web page and its files: those of one folder, read once at the start."""
+"""The routes of the web page and its files, read once at the start, and of ``resumable-fetch.js`` for any page."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,6 +13,9 @@ from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 
 PAGE = "index.html"
+RESUMABLE_FETCH = Path(__file__).with_name("resumable-fetch.js")
+# A folder within, of what others have written.
+VENDORED = "vendor"
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -20,11 +23,28 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
     ".woff2": "font/woff2",
 }
+# A page loads and asks its own origin only, runs no script and takes no style but files of its own, is shown in no
+# frame, and makes HTML of a text by DOMPurify or not at all.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +53,23 @@ class _File:
     headers: dict[str, str]
 
 
-def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
+def create_web_functions(folder: Path | None, origins: Origins) -> df.Blueprint:
     """Return the functions of ``GET chat``, which is ``index.html``, and of ``GET chat/{file}``, for everybody.
 
+    ``resumable-fetch.js`` is one of the files in any case.
+
     Args:
-        folder: The files. Those in folders within it, and those whose names begin with a dot, are not served.
+        folder: The files, and those of a folder ``vendor`` in it, served under ``chat/vendor/{file}``. Those in other
+            folders within it, and those whose names begin with a dot, are not served. None for no page.
         origins: The pages that may load them, beside the app's own.
 
     Raises:
         ValueError: A file's ending is none of ``MEDIA_TYPES``.
     """
-    files = {path.name: _read(path) for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    files, vendored = {RESUMABLE_FETCH.name: _read(RESUMABLE_FETCH)}, dict[str, _File]()
+    if folder is not None:
+        files |= _read_files(folder)
+        vendored |= _read_files(folder / VENDORED)
     blueprint = df.Blueprint()
 
     async def get_page(req: Request) -> Response:
@@ -54,9 +80,20 @@ def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
         """``GET /api/chat/{file}``"""
         return _response(req, files.get(req.path_params["file"]))
 
-    for handler, route in ((get_page, "chat"), (get_page_file, "chat/{file}")):
+    async def get_vendored_file(req: Request) -> Response:
+        """``GET /api/chat/vendor/{file}``"""
+        return _response(req, vendored.get(req.path_params["file"]))
+
+    routes = ((get_page, "chat"), (get_page_file, "chat/{file}"), (get_vendored_file, f"chat/{VENDORED}/{{file}}"))
+    for handler, route in routes:
         blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(origins.guard(handler))
     return blueprint
+
+
+def _read_files(folder: Path) -> dict[str, _File]:
+    """Return the files of a folder by their names; none where there is no such folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {path.name: _read(path) for path in paths if path.is_file() and not path.name.startswith(".")}
 
 
 def _read(path: Path) -> _File:
@@ -68,6 +105,8 @@ def _read(path: Path) -> _File:
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         # Kept, but asked for again each time: a new version is seen at once.
         "Cache-Control": "no-cache",
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
     return _File(content, headers)

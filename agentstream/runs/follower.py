@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.model import (
     FIRST_CURSOR,
     FURTHER_KINDS,
@@ -23,7 +23,7 @@ from agentstream.runs.recovery import Recovery, Sources
 
 RETRY_SECONDS = 0.5
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from agentstream.model import (
     OpenRunError,
     RunEndedError,
     RunInput,
+    RunRecord,
     RunRequest,
     RunResult,
     RunStatus,
@@ -235,28 +236,44 @@ class ConversationHandle:
     conversation_id: str
 
     async def messages(self) -> list[CommittedMessage]:
-        """Return what was said, oldest first.
+        """Return what was said, oldest first, and then the messages of the runs that are open.
 
         Raises:
             UnknownRunError: Nobody knows the conversation.
         """
+        # First, so that a run whose answer is committed meanwhile is among one or the other.
+        runs: dict[str, RunRecord] = {}
+        problem: RedisError | None = None
+        try:
+            runs = await self.runs.both.stream.runs(self.conversation_id)
+        except RedisError as error:
+            problem = error
         messages = await self.runs.both.committed.messages(self.conversation_id)
-        if not messages and not await self.runs.both.stream.runs(self.conversation_id):
+        if not messages and problem:
+            raise problem
+        if not messages and not runs:
             raise UnknownRunError(self.conversation_id)
-        return messages
+        known = {message.correlation_id for message in messages}
+        waiting = [(run.created, key) for key, run in runs.items() if run.status.is_open and key not in known]
+        return messages + [message for _, key in sorted(waiting) for message in await self._asked(key)]
+
+    async def _asked(self, correlation_id: str) -> list[CommittedMessage]:
+        """Return a run's own message; none where the durable runtime does not know the run, or as another's."""
+        run = await self.runs.both.committed.run(correlation_id)
+        if run is None or run.input.conversation_id != self.conversation_id:
+            return []
+        return [
+            CommittedMessage(
+                role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at
+            )
+        ]
 
     async def said_up_to(self, correlation_id: str) -> list[CommittedMessage]:
         """Return what was said before a run, and the run's own message, oldest first; not what it answered."""
         committed = self.runs.both.committed
         messages = await committed.messages(self.conversation_id)
         before = itertools.takewhile(lambda message: message.correlation_id != correlation_id, messages)
-        run = await committed.run(correlation_id)
-        if run is None:
-            return list(before)
-        asked = CommittedMessage(
-            role="user", text=run.input.message, correlation_id=correlation_id, created_at=run.created_at
-        )
-        return [*before, asked]
+        return [*before, *await self._asked(correlation_id)]
 
     async def open_run(self) -> str | None:
         """Return the correlation_id of the run that is open, the oldest where others wait for it; None without one."""

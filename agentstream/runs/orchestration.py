@@ -6,16 +6,17 @@ entity: the durable runtime may send an entity's response before it commits, and
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
 import azure.durable_functions as df
 from agent_framework_durabletask import AgentSessionId, RunRequest
 
-from agentstream.model import CANCELLED, DurableUnavailableError, ErasedError, RunInput, RunResult, RunStatus
+from agentstream import telemetry
+from agentstream.model import CANCELLED, DurableUnavailableError, ErasedError, RunInput, RunResult, RunStatus, now_ms
 from agentstream.runs.committed import CANCEL_EVENT, ORCHESTRATION, CommittedState
 from agentstream.runs.owner_list import add_owner_list
 from agentstream.stream.clients import GetStream, get_stream_handler
@@ -31,7 +32,7 @@ RECOMMIT_SECONDS = 600.0
 FINISH_RUN = "finish_run"
 MARK_CANCELLED = "mark_cancelled"
 
-logger = logging.getLogger(__name__)
+logger = telemetry.logger(__name__)
 
 
 class NotCommittedError(Exception):
@@ -111,7 +112,7 @@ async def write_result(
     Raises:
         ErasedError: Its conversation was erased.
     """
-    return await handler.write_completion(
+    status = await handler.write_completion(
         run.conversation_id,
         correlation_id=run.correlation_id,
         outcome=result.outcome(run.correlation_id),
@@ -119,6 +120,9 @@ async def write_result(
         unless_answered=unless_answered,
         created=run.created,
     )
+    if status is not None:
+        telemetry.run_ended(run.agent, status, run.created, now_ms())
+    return status
 
 
 def create_run_functions(get_stream: GetStream = get_stream_handler) -> df.Blueprint:
@@ -130,12 +134,14 @@ def create_run_functions(get_stream: GetStream = get_stream_handler) -> df.Bluep
 
     # The annotations are plain types: the Functions worker refuses a generic one on a binding.
     async def finish_run(ending: dict, client: df.DurableOrchestrationClient) -> dict:  # type: ignore[type-arg]
-        async with await get_stream() as stream:
-            return (await finish(stream, client, ending)).model_dump()
+        with _span_of("finish run", ending):
+            async with await get_stream() as stream:
+                return (await finish(stream, client, ending)).model_dump()
 
     async def mark_cancelled(ending: dict) -> str:  # type: ignore[type-arg]
-        async with await get_stream() as stream:
-            return await cancel(stream, _run_of(ending))
+        with _span_of("cancel run", ending):
+            async with await get_stream() as stream:
+                return await cancel(stream, _run_of(ending))
 
     blueprint = df.Blueprint()
     blueprint.function_name(ORCHESTRATION)(blueprint.orchestration_trigger(context_name="context")(orchestrate_run))
@@ -191,11 +197,20 @@ async def cancel(stream: RedisStreamHandler, run: RunInput) -> RunStatus:
     key = run.key
     try:
         await stream.cancel_run(key.conversation_id, key.correlation_id, created=key.created)
-        return await stream.end_unstarted(
+        status = await stream.end_unstarted(
             key.conversation_id, correlation_id=key.correlation_id, outcome=CANCELLED, created=key.created
         )
     except ErasedError:
         return RunStatus.CANCELLED
+    if not status.is_open:
+        telemetry.run_ended(run.agent, status, run.created, now_ms())
+    return status
+
+
+def _span_of(name: str, ending: dict[str, Any]) -> AbstractContextManager[Any]:
+    run = _run_of(ending)
+    ids = telemetry.run_ids(run.conversation_id, run.correlation_id, run.agent, run.owner)
+    return telemetry.run_span(name, ids, continues=run.traceparent)
 
 
 def _run_of(ending: dict[str, Any]) -> RunInput:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from agentstream import telemetry
 from agentstream.model import (
     MESSAGE,
     ErasedError,
@@ -207,9 +208,11 @@ async def _settle(
     if committed is None:
         if run.attempt == 0 and now_ms() - run.created > NOT_STARTED_SECONDS * 1000:
             outcome = Outcome.failure("not_started", correlation_id)
-            await both.stream.end_unstarted(
+            status = await both.stream.end_unstarted(
                 conversation_id, correlation_id=correlation_id, outcome=outcome, created=run.created
             )
+            if not status.is_open:
+                telemetry.run_ended(run.agent or "", status, run.created, now_ms())
     elif committed.result is not None:
         await write_result(both.stream, committed.input, committed.result)
     elif committed.cut_off:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from agentstream import telemetry
 from agentstream.model import (
     Acceptance,
     DurableUnavailableError,
@@ -139,6 +140,7 @@ class RunStarter:
             timeout_seconds=self.timeout_seconds,
             fingerprint=fingerprint,
             owner=self.owner,
+            traceparent=telemetry.traceparent(),
         )
 
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
+from agentstream import telemetry
 from agentstream.model import (
     DONE,
     FIRST_CURSOR,
@@ -216,9 +217,12 @@ class RedisStreamHandler:
         Returns:
             The verdict and the attempt's number.
         """
-        verdict, attempt = await self._run_script(
+        verdict, attempt, before, is_reset = await self._run_script(
             scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
         )
+        telemetry.resets("attempt", int(is_reset))
+        if before != "0" and not instead_of:
+            telemetry.repeated_attempts.add(1)
         return Verdict(verdict), int(attempt)
 
     async def append(
@@ -322,7 +326,7 @@ class RedisStreamHandler:
         unless: int,
         answer: str | None,
     ) -> RunStatus | None:
-        status = await self._run_script(
+        status, is_repaired = await self._run_script(
             scripts.FINISH,
             conversation_id,
             correlation_id,
@@ -334,6 +338,7 @@ class RedisStreamHandler:
             int(answer is not None),
             *split_answer(answer or ""),
         )
+        telemetry.resets("repaired", int(is_repaired))
         if status == "erased":
             raise ErasedError(correlation_id)
         return None if status == "answered" else RunStatus(status)
@@ -374,7 +379,9 @@ class RedisStreamHandler:
             Whether they are there now: not where the conversation was erased meanwhile.
         """
         records = json.dumps([run.to_json() for run in runs])
-        return bool(await self._run_script(scripts.RESTORE, conversation_id, "", 0, erasure, records))
+        is_there, ended = await self._run_script(scripts.RESTORE, conversation_id, "", 0, erasure, records)
+        telemetry.resets("expired", ended)
+        return bool(is_there)
 
     async def erase(self, conversation_id: str, *, finished: bool = False) -> int | None:
         """Forget the conversation's stream and runs: before the durable runtime is made to forget it, and after.
@@ -536,6 +543,7 @@ class RedisStreamHandler:
             if self._answered < asked:
                 raise ConnectionError("Redis does not answer") from None
             raise OverloadedError("too many callers wait for Redis") from None
+        telemetry.redis_wait.record(time.monotonic() - asked)
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:

@@ -16,6 +16,8 @@ from agentstream.model import FIRST_CURSOR, Event, cursor_order, parse_cursor
 
 MEDIA_TYPE = "text/event-stream"
 
+# Made once: json.dumps() makes a new encoder for each call.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FRAME_ID = re.compile(r"(?P<entry>[0-9]+-[0-9]+)(?:\.(?P<number>[0-9]{1,9}))?")
 
 
@@ -72,7 +74,7 @@ class FrameEncoder(ABC):
 
     def is_new(self, entry: str, number: int) -> bool:
         """Return whether the follower has not got this frame."""
-        return Position(cursor_order(entry), number) > self._after
+        return self._after is NOWHERE or Position(cursor_order(entry), number) > self._after
 
     def begin(self) -> Iterator[bytes]:
         """Yield the frames before all events: they come before the first entry, and are there before any is."""
@@ -97,6 +99,6 @@ class FrameEncoder(ABC):
 
 
 def _frame(frame_id: str, data: Any) -> bytes:
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = data if isinstance(data, str) else _to_json(data)
     # A model's arguments may hold half a surrogate pair, which UTF-8 cannot.
     return f"id: {frame_id}\ndata: {text}\n\n".encode(errors="replace")

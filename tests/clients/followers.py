@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,14 +80,19 @@ async def python_client(origin: str, run: Run, events: list[Received]) -> None:
     assert followed.end.kind == events[-1].event
 
 
-def javascript_client(name: str, plan: Callable[[str], Mapping[str, Any]] = lambda url: {"url": url}) -> Client:
-    """Return the client of a script."""
+def javascript_client(
+    name: str, plan: Callable[[str], Mapping[str, Any]] = lambda url: {"url": url}, *, reads_json: bool = False
+) -> Client:
+    """Return the client of a script; one that reads JSON asks for the data of every event as such."""
 
     async def follow(origin: str, run: Run, events: list[Received]) -> None:
-        async with script(name, **plan(origin + run["stream_url"])) as running:
+        stream = f"{origin}{run['stream_url']}{'&format=json' if reads_json else ''}"
+        async with script(name, **plan(stream)) as running:
             async for line in running:
                 if "data" in line:
-                    events.append(Received(line["id"], line["event"], line["data"]))
+                    is_text = reads_json and line["event"] == "message"
+                    data = json.loads(line["data"])["text"] if is_text else line["data"]
+                    events.append(Received(line["id"], line["event"], data))
 
     return follow
 
@@ -94,10 +100,11 @@ def javascript_client(name: str, plan: Callable[[str], Mapping[str, Any]] = lamb
 PYTHON: dict[str, Client] = {"httpx-sse": httpx_sse_client, "agentstream.client": python_client}
 JAVASCRIPT: dict[str, Client] = {
     "eventsource": javascript_client("eventsource"),
-    "fetch-event-source": javascript_client("fetch_event_source"),
+    # It loses line breaks, of which JSON has none.
+    "fetch-event-source": javascript_client("fetch_event_source", reads_json=True),
     "resumableFetch": javascript_client("resumable_fetch", lambda url: {"readers": [{"url": url}]}),
     "fetch-event-source over resumableFetch": javascript_client(
-        "fetch_event_source", lambda url: {"url": url, "resumable": True}
+        "fetch_event_source", lambda url: {"url": url, "resumable": True}, reads_json=True
     ),
 }
 CLIENTS = PYTHON if why_not() else PYTHON | JAVASCRIPT

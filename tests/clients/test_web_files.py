@@ -10,7 +10,7 @@ from agentstream.http.web_files import create_web_functions
 from devhost.testing import REPOSITORY
 from tests.app import App
 
-FETCH = REPOSITORY / "web" / "resumable-fetch.js"
+FETCH = REPOSITORY / "agentstream" / "http" / "resumable-fetch.js"
 ROUTE = f"/api/chat/{FETCH.name}"
 
 
@@ -37,7 +37,7 @@ class TestServed:
     async def test_the_chat_of_the_same_path_is_another_method(self, app: App) -> None:
         page, chat = await app.client.get("/api/chat"), await app.client.post("/api/chat", json={})
 
-        assert page.json()["detail"] == "There is no file of this name."
+        assert page.headers["content-type"].split(";")[0] == "text/html"
         assert chat.status_code == httpx.codes.BAD_REQUEST
 
     async def test_another_version_is_sent(self, app: App) -> None:

@@ -6,12 +6,10 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from devhost.testing import HostProcess
-from tests.app import App
+from tests.app import App, running_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -28,9 +26,8 @@ async def quick_app(redis_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         "WAIT_FOR_RESPONSE_SECONDS": "1",
         "OFFLINE_TOKENS_PER_SECOND": "5000",
     }
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 async def test_every_generated_request_is_answered_as_described(quick_app: App, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from devhost.testing import HostNotReadyError, HostProcess
-from tests.app import RUN_ROUTE, App, text_of
+from tests.app import RUN_ROUTE, App, running_app, text_of
 from tests.model_server import ModelServer
 from tests.redis_process import RedisProcess
 from tests.scripts import script
@@ -39,9 +38,8 @@ async def shared(
         "WEBSITE_AUTH_ENABLED": "True",
         "STREAM_MAX_SECONDS": "10",
     }
-    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as host:
-        async with httpx.AsyncClient(base_url=host.base_url, timeout=30) as client:
-            yield App(host, client)
+    async with running_app(tmp_path_factory.mktemp("state"), env) as app:
+        yield app
 
 
 async def begin(app: App, user: Mapping[str, str], text: str = "secret of alice", **fields: Any) -> dict[str, Any]:
@@ -120,7 +118,7 @@ async def test_promise_10_to_everybody_else_a_conversation_is_an_unknown_one(sha
             continue
         _, unknown_path, unknown_options = requests(UNKNOWN, UNKNOWN)[name]
         unknown = await shared.client.request(method, unknown_path, **unknown_options, headers=BOB)
-        assert foreign.status_code == unknown.status_code, name
+        assert foreign.status_code == unknown.status_code < 500, name
         assert foreign.text.replace(ids[0], UNKNOWN).replace(ids[1], UNKNOWN) == unknown.text, name
 
     messages = (await shared.client.get(f"/api/agent/conversations/{ids[0]}", headers=ALICE)).json()["messages"]

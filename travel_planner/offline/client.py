@@ -14,6 +14,7 @@ from agent_framework import (
     Message,
     ResponseStream,
 )
+from agent_framework.observability import ChatTelemetryLayer
 
 from travel_planner.offline.plan import ASK_FOR_DESTINATION, MAX_DAYS, write_plan
 from travel_planner.offline.trip import read_trip
@@ -23,11 +24,15 @@ _TOOLS = (get_weather_forecast.__name__, get_local_events.__name__)
 _TOKEN = re.compile(r"\s*\S+|\s+")
 
 
-class OfflinePlanner(FunctionInvocationLayer[Any], BaseChatClient[Any]):
+class OfflinePlanner(FunctionInvocationLayer[Any], ChatTelemetryLayer[Any], BaseChatClient[Any]):
     """Plans trips by rules, and streams as many tokens per second as it is told."""
+
+    OTEL_PROVIDER_NAME = "offline"
 
     def __init__(self, tokens_per_second: float) -> None:
         super().__init__()
+        # As spans name it.
+        self.model = "offline-planner"
         self._tokens_per_second = tokens_per_second
 
     def _inner_get_response(

@@ -1,6 +1,9 @@
+import os
+import time
+
 import pytest
 
-from benchmarks.measure import Curve, Figure, percentile
+from benchmarks.measure import Curve, Figure, cpu_seconds, late_growth, percentile
 
 
 @pytest.mark.parametrize(("ours", "is_met"), [(3.0, True), (3.1, False)])
@@ -32,3 +35,18 @@ def test_growth_is_that_over_the_least_cost_before(costs: list[float], growth: f
 
 def test_a_percentile_is_one_of_the_values() -> None:
     assert [percentile([5.0, 1.0, 3.0], percent) for percent in (0, 50, 99, 100)] == [1.0, 3.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "growth"),
+    [([1, 1, 1, 4, 4, 4, 4, 4, 4], 1.0), ([1, 1, 1, 2, 2, 2, 3, 3, 3], 1.5), ([0, 0, 0, 0, 0, 0], 1.0)],
+)
+def test_late_growth_leaves_out_what_is_made_once(samples: list[float], growth: float) -> None:
+    assert late_growth(samples) == growth
+
+
+def test_the_processor_time_of_a_process_is_what_it_spent() -> None:
+    before = time.process_time()
+    told = cpu_seconds(os.getpid())
+
+    assert before <= told <= time.process_time()

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from devhost.http_proxy import HttpProxy
+from devhost.http_proxy import HttpProxy, replayed
 from devhost.http_server import bind, make_server, origin
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -269,3 +269,23 @@ async def test_two_hundred_streams_at_once() -> None:
     async with forwarding(stream) as address, httpx.AsyncClient(limits=limits, timeout=30) as http:
         got = await asyncio.gather(*(http.get(address) for _ in range(followers)))
     assert {response.text for response in got} == {"beginend"}
+
+
+async def test_a_request_whose_client_left_while_it_waited_does_not_reach_the_worker() -> None:
+    proxy_of, answered = list[HttpProxy](), asyncio.Queue[bool]()
+
+    async def wait_and_forward(scope: Scope, receive: Receive, send: Send) -> None:
+        first = await receive()
+        assert (await receive())["type"] == "http.disconnect"
+        await answered.put(await proxy_of[0].forward(scope, replayed(first, receive), send, "the-invocation"))
+
+    async def worker(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response()(scope, receive, send)
+
+    async with serving(worker) as worker_origin, HttpProxy(worker_origin) as proxy:
+        proxy_of.append(proxy)
+        async with serving(wait_and_forward) as address:
+            async with client(address, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"):
+                pass
+            async with asyncio.timeout(10):
+                assert not await answered.get()

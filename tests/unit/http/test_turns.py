@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 
 import pytest
 
@@ -59,5 +60,29 @@ async def test_who_waits_for_too_long_is_turned_away_and_gives_up_its_place() ->
 
     release.set()
     await holding
+    async with turns.take():
+        pass
+
+
+async def test_who_would_wait_for_too_long_is_turned_away_at_once() -> None:
+    clock = itertools.count(step=20.0)
+    turns, release, order = Turns(1, 1_000, 5, lambda: next(clock)), asyncio.Event(), list[int]()
+    # Of turns of 20 s each the mean, in which the newest counts a tenth, is soon more than 5 s.
+    for _ in range(10):
+        async with turns.take():
+            pass
+    turns.check()
+    holding = [asyncio.create_task(hold(turns, release, order, number)) for number in range(2)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(OverloadedError, match="would wait"):
+        turns.check()
+    with pytest.raises(OverloadedError, match="would wait"):
+        async with turns.take():
+            pass
+
+    release.set()
+    await asyncio.gather(*holding)
+    # However slow the turns were, one that nobody waits for is to be had.
     async with turns.take():
         pass

@@ -24,8 +24,8 @@ HOSTS_OWN = {
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
     "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY",
     "PYTHON_THREADPOOL_THREAD_COUNT",
-    # https://opentelemetry.io/docs/zero-code/python/configuration/#disabling-specific-instrumentations
-    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+    # https://opentelemetry.io/docs/zero-code/python/configuration/#excluded-urls
+    "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS",
     # https://learn.microsoft.com/azure/app-service/configure-authentication-provider-aad
     "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID",
 }

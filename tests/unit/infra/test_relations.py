@@ -158,10 +158,12 @@ def test_only_the_app_goes_to_azure() -> None:
 def test_the_local_settings_are_the_apps_or_the_hosts_too() -> None:
     values = json.loads((REPOSITORY / "local.settings.json").read_text(encoding="utf-8"))["Values"]
     of_a_local_host = {"FUNCTIONS_WORKER_RUNTIME", "AzureWebJobsStorage", "PYTHON_ENABLE_INIT_INDEXING"}
-    threads = Bicep(INFRA["resources.bicep"]).variables["hostSettings"]["PYTHON_THREADPOOL_THREAD_COUNT"]
+    on_azure = Bicep(INFRA["resources.bicep"]).variables["hostSettings"]
+    shared = values.keys() & on_azure.keys()
 
     assert values.keys() - of_a_local_host - HOSTS_OWN <= {name.upper() for name in Settings.model_fields}
-    assert values["PYTHON_THREADPOOL_THREAD_COUNT"] == threads
+    assert shared >= {"PYTHON_THREADPOOL_THREAD_COUNT", "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS"}
+    assert {name: values[name] for name in shared} == {name: on_azure[name] for name in shared}
 
 
 def test_the_host_tells_opentelemetry_and_traces_orchestrations() -> None:

@@ -1,6 +1,8 @@
+import asyncio
+
 import pytest
 
-from agentstream.model import DurableUnavailableError
+from agentstream.model import DurableUnavailableError, now_ms
 from agentstream.runs.handles import Runs
 from agentstream.runs.recovery import Recovery, Sources
 
@@ -26,3 +28,17 @@ async def test_nothing_is_erased_before_the_durable_runtime_says_how_its_runs_ar
         await (await runs.conversation(conversation_id)).erase()
 
     assert "r" in await runs.both.stream.runs(conversation_id)
+
+
+async def test_of_several_open_runs_the_oldest_is_the_open_one(runs: Runs, conversation_id: str) -> None:
+    conversation, stream = await runs.conversation(conversation_id), runs.both.stream
+    assert await conversation.open_run() is None
+    for correlation_id in ("first", "second"):
+        accepted = await stream.accept_run(conversation_id, correlation_id, "TravelPlanner")
+        # Ids of the same millisecond would sort by chance.
+        while accepted and now_ms() <= accepted.created:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    assert await conversation.open_run() == "first"
+    await stream.write_completion(conversation_id, correlation_id="first")
+    assert await conversation.open_run() == "second"

@@ -6,6 +6,7 @@ from agent_framework import Agent, AgentResponse, Content
 from agent_framework_durabletask import AgentEntity, AgentEntityStateProviderMixin
 
 from agentstream.agent_memory import answer_text
+from tests.recorded import recording
 from travel_planner.agent import create_travel_planner
 from travel_planner.offline.client import OfflinePlanner
 from travel_planner.offline.plan import ASK_FOR_DESTINATION
@@ -135,6 +136,15 @@ async def test_it_keeps_its_pace_by_the_loops_clock(monkeypatch: pytest.MonkeyPa
     texts, _ = await stream("Hello there", tokens_per_second=10.0)
 
     assert clock - 100 == pytest.approx((len(texts) - 1) / 10)
+
+
+async def test_a_trace_shows_its_calls_as_those_of_any_model() -> None:
+    with recording() as recorded:
+        await stream("Plan a 1-day trip to Oslo")
+
+        names = [span.name for span in recorded.spans]
+        assert names.count("chat offline-planner") == 2
+        assert "Oslo" not in str([span.to_json() for span in recorded.spans])
 
 
 async def test_cancelling_it_between_two_tokens_stops_it() -> None:

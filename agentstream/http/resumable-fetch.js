@@ -355,6 +355,8 @@ export class FrameSplitter {
   /** @param {string} line */
   #take(line) {
     if (line.startsWith(":")) return [{ text: `${line}\n`, isComment: true }];
+    // No field has such a name, but handed on as the first it would be taken for a byte order mark.
+    if (line.startsWith("\ufeff")) return [];
     if (line) this.#lines.push(line);
     if (line || !this.#lines.length) return [];
     const frame = parse(this.#lines);
