@@ -237,7 +237,9 @@ def _tools_are_right(held: Held, plan: Script, committed: bool) -> bool:
     none = not held.calls and not held.results
     if held.end == "cancelled" and held.reset in ("", "attempt", "unknown"):
         told = "".join(held.calls.values())
-        return none or (plan.calls_tool and len(held.calls) == 1 and json.dumps(ARGUMENTS).startswith(told))
+        # A call that was cut before its first argument is told like one that has none.
+        is_cut = told == "{}" or json.dumps(ARGUMENTS).startswith(told)
+        return none or (plan.calls_tool and len(held.calls) == 1 and is_cut)
     match held.reset:
         case "" | "attempt":
             return whole if plan.calls_tool else none
