@@ -221,6 +221,8 @@ def _wrongs(follower: Follower, held: Held, run: dict[str, Any], plan: Script, c
         return
     if held.text != normalized(run["response"] or ""):
         yield "the text is not the committed answer"
+    if held.end == "done" and held.reset in ("repaired", "expired") and held.spent:
+        yield "usage is told again"
     if follower.tells_tools and not _tools_are_right(held, plan, committed):
         yield f"the tools are not those of the answer, which the agent remembers {'with' if committed else 'without'}"
 
