@@ -144,6 +144,7 @@ class Service:
 
         Raises:
             ProblemError: 404, nobody knows what to follow; 503, there are too many followers.
+            StreamLostError: Redis has lost the stream meanwhile.
         """
         self.refuse_when_full()
         with self.counting():

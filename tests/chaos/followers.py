@@ -35,6 +35,7 @@ class Held:
         text: The answer.
         calls: The arguments of the tool calls, by their ids.
         results: Their results.
+        spent: The tokens.
         end: The name of the terminal event, as the API's contract has it.
         reset: The reason of the last reset, ``unknown`` where the wire does not say it, empty without one.
     """
@@ -42,6 +43,7 @@ class Held:
     text: str = ""
     calls: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    spent: int = 0
     end: str = ""
     reset: str = ""
 
@@ -209,7 +211,7 @@ class SseJson(Sse):
                 assert data["id"] not in self._held.results, "a call has one result"
                 self._held.results[data["id"]] = data["result"]
             case "usage":
-                assert self._held.reset in ("", "attempt"), "usage is not told again"
+                self._held.spent += data["total_tokens"]
             case _:
                 raise AssertionError(f"the model says no {kind}")
 
@@ -236,7 +238,7 @@ class AgUi(FrameFollower):
         calls: dict[str, str] = next((m.get("toolCalls", {}) for m in messages if m["id"] == self.correlation_id), {})
         results = {m["toolCallId"]: m["content"] for m in messages if m["role"] == "tool"}
         reset = "unknown" if self._resets else ""
-        return Held(self._client.text(self.correlation_id), calls, results, self._end, reset)
+        return Held(self._client.text(self.correlation_id), calls, results, end=self._end, reset=reset)
 
     @property
     def _end(self) -> str:
@@ -285,7 +287,7 @@ class UiMessage(FrameFollower):
         ended = self._client.ended
         end = self.ENDS[ended[-2]] if ended[-1:] == ["[DONE]"] else ""
         text = "".join(text for kind, text in self._client.parts if kind == "text")
-        return Held(text, calls, results, end, "unknown" if self._resets else "")
+        return Held(text, calls, results, end=end, reset="unknown" if self._resets else "")
 
     def _request(self) -> tuple[str, str, Any]:
         return ("GET", self._location, None) if self._location else ("POST", CHAT_ROUTE, self._input)
