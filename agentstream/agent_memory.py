@@ -88,11 +88,13 @@ class AgentMemory(AgentEntityStateProviderMixin):
         self.persist_state()
 
     def reset(self) -> None:
-        """Forget what was said, but not an erasure, or a run from before it could be remembered again."""
-        since = self.erased_since
+        """Forget what was said, but not whose the conversation is, nor an erasure, or a run from before it could be
+        remembered again."""
+        since, owner = self.erased_since, self.owner
         super().reset()
         if since >= 0:
             self.erase(since)
+        self.give_to(owner)
 
     def erase(self, since: int) -> None:
         """Forget everything, for good: a run that was accepted up to ``since`` is not remembered any more."""

@@ -60,7 +60,6 @@ def streaming_functions(
     make_default(streams)
     names = [str(agent.name) for agent in agents]
     retention = (create_retention_function(settings, names, streams.get),) if settings.retention_days else ()
-    pages = () if web is None else (create_web_functions(web, Origins(settings.allowed_origins)),)
     return (
         create_agent_entities(
             agents,
@@ -72,6 +71,6 @@ def streaming_functions(
         ),
         create_run_functions(streams.get),
         create_http_functions(settings, names, streams.get, route_prefix=route_prefix),
+        create_web_functions(web, Origins(settings.allowed_origins)),
         *retention,
-        *pages,
     )

@@ -280,7 +280,8 @@ async def _refusal(response: httpx.Response) -> _RefusalError:
     await response.aread()
     detail = ""
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        detail = f": {response.json().get('detail', '')}"
+        with contextlib.suppress(ValueError):
+            detail = f": {response.json().get('detail', '')}"
     return _RefusalError(f"the server answered {response.status_code}{detail}", response)
 
 

@@ -302,6 +302,10 @@ class UnknownRunError(LookupError):
     """Redis holds no such conversation, or no such run in it, or has lost some of it."""
 
 
+class StreamLostError(Exception):
+    """Redis has lost the stream while it was followed. Whoever follows again has it restored."""
+
+
 class ErasedError(LookupError):
     """The conversation was erased after the run was accepted."""
 

@@ -30,15 +30,15 @@ from redis.asyncio.connection import parse_url
 AZURE_REQUEST_LIMIT_SECONDS = 230
 # The host's own, where host.json names none, and the application setting that overrides it there:
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json
+FUNCTION_TIMEOUT = "00:30:00"
+FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
 # Set by App Service where its authentication is on:
 # https://learn.microsoft.com/azure/app-service/reference-app-settings#authentication--authorization
 PLATFORM_SIGN_IN = "WEBSITE_AUTH_ENABLED"
-FUNCTION_TIMEOUT = "00:30:00"
-FUNCTION_TIMEOUT_SETTING = "AzureFunctionsJobHost__functionTimeout"
 MAX_TOOL_RESULT_BYTES = 16_384
 
 
-_ORIGIN = re.compile(r"https?://[^/?#@,\s]+")
+_ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
 
 
 class SettingsError(ValueError):
@@ -51,7 +51,7 @@ def _redis_url(value: SecretStr) -> SecretStr:
 
 
 def _origins(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    origins = tuple(origin.strip() for origin in value.split(",")) if isinstance(value, str) else value
+    origins = tuple(origin.strip().lower() for origin in value.split(",")) if isinstance(value, str) else value
     if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError
     return origins
@@ -154,6 +154,11 @@ class Settings(BaseSettings):
             raise SettingsError(
                 f"AUTH='easy_auth' is not valid where {PLATFORM_SIGN_IN} does not say that App Service Authentication "
                 "is on, which is what makes its header true; allowed: keys"
+            )
+        if settings.auth == "easy_auth" and "*" in settings.allowed_origins:
+            raise SettingsError(
+                "ALLOWED_ORIGINS='*' is not valid with AUTH=easy_auth, where a page of any site could act for whoever "
+                "is signed in; allowed: origins scheme://host[:port] with commas between them"
             )
         if settings.redis_entra_id:
             _check_is_keyless(settings.redis_connection_string.get_secret_value())

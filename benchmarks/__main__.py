@@ -22,6 +22,7 @@ from benchmarks import (
     soak,
     starting,
     streams,
+    wires,
     writing,
 )
 from benchmarks.measure import Curve, Figure
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[str], Coroutine[Any, Any, Sequence[Figure | Curv
     "commands": writing.commands,
     "delivery": reading.delivery,
     "replay": reading.replay,
+    "wires": wires.wires,
     "first-chunk": running.first_chunk,
     "run-cost": running.run_cost,
     "chunk-cost": chunk_cost.chunk_cost,

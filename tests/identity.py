@@ -1,6 +1,7 @@
 """Microsoft Entra ID as Redis and an app see it: short-lived tokens, which are the passwords of a user of Redis."""
 
 import asyncio
+import contextlib
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -30,12 +31,14 @@ class Identity:
 
     Attributes:
         tokens: Those that were issued, the newest last.
+        works: Whether the endpoint gives tokens.
     """
 
     def __init__(self, *redis_ports: int, seconds: float) -> None:
         self.tokens: list[str] = []
         self.works = True
         self._seconds = seconds
+        self._expired = 0
         self._redis_ports = redis_ports
         self._listener = bind(0)
 
@@ -56,20 +59,26 @@ class Identity:
             for port in self._redis_ports
         ]
 
+    def admit(self) -> None:
+        """Tell the servers who may sign in: a server that was started anew does not know."""
+        everything = {"enabled": True, "categories": ["+@all"], "keys": ["*"], "channels": ["*"]}
+        passwords = [f"+{token}" for token in self.tokens[self._expired :]]
+        for port in self._redis_ports:
+            with redis.Redis(port=port) as client:
+                client.acl_setuser(ADMIN[0], passwords=[f"+{ADMIN[1]}"], **everything)
+                client.acl_setuser(OBJECT_ID, passwords=passwords, **everything)
+                client.acl_setuser("default", enabled=False)
+
     def expire(self) -> None:
         """Let all tokens expire that were issued: they are no passwords any more, and their connections are closed."""
+        self._expired = len(self.tokens)
         for admin in self.admins():
             with admin:
                 admin.acl_setuser(OBJECT_ID, enabled=True, reset_passwords=True)
                 admin.client_kill_filter(user=OBJECT_ID)
 
     async def __aenter__(self) -> Self:
-        for port in self._redis_ports:
-            with redis.Redis(port=port) as client:
-                everything = {"enabled": True, "categories": ["+@all"], "keys": ["*"], "channels": ["*"]}
-                client.acl_setuser(ADMIN[0], passwords=[f"+{ADMIN[1]}"], **everything)
-                client.acl_setuser(OBJECT_ID, **everything)
-                client.acl_setuser("default", enabled=False)
+        self.admit()
         app = Starlette(routes=[Route("/token", self._token)])
         self._server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
@@ -82,6 +91,11 @@ class Identity:
         self._server.should_exit = True
         await self._serving
 
+    def _add(self, token: str) -> None:
+        for admin in self.admins():
+            with admin:
+                admin.acl_setuser(OBJECT_ID, enabled=True, passwords=[f"+{token}"])
+
     async def _token(self, request: Request) -> JSONResponse:
         if not self.works:
             return JSONResponse({"message": "no identity"}, 400)
@@ -91,9 +105,9 @@ class Identity:
         claims = {"oid": OBJECT_ID, "exp": expires, "number": len(self.tokens)}
         token = jwt.encode(claims, "a key that nobody here has to know, but long enough")
         self.tokens.append(token)
-        for admin in self.admins():
-            with admin:
-                admin.acl_setuser(OBJECT_ID, enabled=True, passwords=[f"+{token}"])
+        # A server that is away is told when it is back.
+        with contextlib.suppress(redis.RedisError):
+            await asyncio.to_thread(self._add, token)
         resource = request.query_params["resource"]
         return JSONResponse(
             {"access_token": token, "expires_on": str(expires), "resource": resource, "token_type": "Bearer"}

@@ -85,7 +85,7 @@ function paint() {
   frame = 0;
   for (const { run, answer } of turns) answer.show(run);
   const run = turns.at(-1)?.run;
-  const isOpen = run !== undefined && !run.isOver;
+  const isOpen = turns.some((turn) => !turn.run.isOver);
   if (!isOpen && [stop, cut].includes(document.activeElement)) field.focus();
   byId("send").hidden = isOpen;
   stop.hidden = cut.disabled = !isOpen;
@@ -152,8 +152,7 @@ const openAddress = () => attempt(() => open(decodeURIComponent(location.hash.sl
 byId("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
   field.focus();
-  const isOpen = turns.some(({ run }) => !run.isOver);
-  if (isSending || isOpen || !field.value.trim()) return;
+  if (isSending || byId("send").hidden || !field.value.trim()) return;
   isSending = true;
   await attempt(ask);
   isSending = false;

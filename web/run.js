@@ -27,6 +27,7 @@ export class Run {
     this.streamUrl = `${streamUrl}&include=all&format=json`;
     /** In order: `{ kind: "text" | "reasoning", text }` or `{ kind: "tool", id, name, arguments, result }`. */
     this.parts = answer === undefined ? this.#told : [{ kind: "text", text: answer }];
+    this.answer = answer;
     this.startedAt = startedAt;
     this.send = send;
     this.onChange = onChange;
@@ -112,8 +113,14 @@ export class Run {
 
   #end(state) {
     this.isOver = true;
-    if (this.#told.length) this.parts = this.#told;
+    // What is left of an old run in the stream may be less than its answer.
+    const isWhole = this.answer === undefined || this.answer === this.#text();
+    this.parts = isWhole ? this.#told : [...this.#told.filter(({ kind }) => kind === "tool"), ...this.parts];
     this.#tell(state);
+  }
+
+  #text() {
+    return this.#told.map(({ kind, text }) => (kind === "text" ? text : "")).join("");
   }
 
   #tell(state) {

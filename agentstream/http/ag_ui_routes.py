@@ -87,6 +87,7 @@ class AgUiRoutes:
         """``POST /api/agui/{agent_name}/connect``"""
         agent = self._service.known_agent(req.path_params["agent_name"])
         asked = await parse_run_agent_input(req, self._service.settings.max_message_bytes, joins=True)
+        self._service.refuse_when_full()
         runs = await self._service.runs(req, client)
         try:
             conversation = await runs.conversation(asked.thread_id)
@@ -98,7 +99,8 @@ class AgUiRoutes:
         return await self._stream(runs, _followed(agent, asked, correlation_id, joins=True), NOWHERE)
 
     async def _stream(self, runs: Runs, followed: _Followed, after: Position) -> Response:
-        conversation = await runs.conversation(followed.thread_id)
+        self._service.refuse_when_full()
+        conversation = await runs.conversation(followed.thread_id, followed.correlation_id)
         encoder = AgUiEncoder(
             followed.thread_id,
             followed.run_id,

@@ -1,6 +1,6 @@
 """The JSON bodies of the HTTP API as types: what is answered with, and what its description is made of."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,38 +108,30 @@ class RunBody(BaseModel):
     ] = None
 
 
-class _UserMessage(BaseModel):
-    role: Literal["user"]
-    content: Annotated[str, Field(pattern=r"\S")]
-
-
 class RunAgentBody(BaseModel):
     """``RunAgentInput`` of AG-UI. Of the messages the last is read, which has to be the user's and text."""
 
     threadId: Id  # noqa: N815 - the protocol's name
     runId: Id  # noqa: N815
-    messages: Annotated[list[_UserMessage], Field(min_length=1)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     tools: Annotated[list[object] | None, Field(max_length=0, description="Not supported.")] = None
     resume: Annotated[None, Field(description="Not supported.")] = None
     protocolVersion: str | None = None  # noqa: N815
 
 
-class _TextPart(BaseModel):
-    type: Literal["text"]
-    text: Annotated[str, Field(pattern=r"\S")]
+class ConnectBody(BaseModel):
+    """``RunAgentInput`` of AG-UI, of which only the ids are read."""
 
-
-class _UiMessage(BaseModel):
-    id: Id
-    role: Literal["user"]
-    parts: Annotated[list[_TextPart], Field(min_length=1)]
+    threadId: Id  # noqa: N815 - the protocol's name
+    runId: Id  # noqa: N815
+    protocolVersion: str | None = None  # noqa: N815
 
 
 class ChatBody(BaseModel):
     """What the AI SDK's transport sends. Of the messages the last is read, which has to be the user's and text."""
 
     id: Id
-    messages: Annotated[list[_UiMessage], Field(min_length=1)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     trigger: Literal["submit-message"] = "submit-message"
     messageId: Annotated[None, Field(description="Not supported.")] = None  # noqa: N815
     tools: Annotated[list[object] | None, Field(max_length=0, description="Not supported.")] = None

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from agentstream import telemetry
-from agentstream.model import FIRST_CURSOR, Event, UnknownRunError
+from agentstream.model import FIRST_CURSOR, Event, StreamLostError, UnknownRunError
 from agentstream.runs.follower import Follower
 
 RESUMED = "agentstream.follower.resumed"
@@ -21,15 +21,17 @@ async def observed(follower: Follower) -> AsyncGenerator[list[Event], None]:
     ``unknown``; or by an ``error``.
     """
     span = telemetry.start_span("follow stream", telemetry.run_ids(follower.conversation_id, follower.correlation_id))
-    events, last, begun, end = 0, None, False, ""
+    events, last, end = 0, None, ""
     try:
         async with contextlib.aclosing(follower.batches()) as batches:
             async for batch in batches:
-                begun = True
                 events += len(batch)
                 last = batch[-1] if batch else last
                 yield batch
-        end = "expired" if begun and follower.waits else "caught_up"
+        end = "caught_up"
+    except StreamLostError:
+        end = "expired"
+        raise
     except UnknownRunError:
         end = "unknown"
         raise
@@ -40,7 +42,7 @@ async def observed(follower: Follower) -> AsyncGenerator[list[Event], None]:
     finally:
         if last is not None and last.is_terminal:
             end = "terminal"
-        elif end in ("", "expired") and time.monotonic() >= follower.deadline:
+        elif end in ("", "caught_up") and time.monotonic() >= follower.deadline:
             end = "deadline"
         resumed = (follower.cursor, follower.held) != (FIRST_CURSOR, FIRST_CURSOR)
         span.set_attributes({EVENTS: events, RESUMED: resumed, END: end or "client_left"})

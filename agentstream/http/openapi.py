@@ -13,6 +13,7 @@ from agentstream.http.bodies import (
     Accepted,
     Answered,
     ChatBody,
+    ConnectBody,
     Conversation,
     Conversations,
     Health,
@@ -27,13 +28,14 @@ from agentstream.wire import plain, sse
 
 JSON = "application/json"
 ABOUT = (
-    "Runs of agents as durable functions, streamed live. On Azure, all but health need a function key "
-    "(`x-functions-key`, or `code` in the query), or a signed-in user, as the app is configured."
+    "Runs of agents as durable functions, streamed live. On Azure, all but health, this description and the page need "
+    "a function key (`x-functions-key`, or `code` in the query), or a signed-in user, as the app is configured."
 )
 # The models that are told of, and whether their JSON is sent by the client.
 MODELS: Mapping[type[BaseModel], bool] = {
     RunBody: True,
     RunAgentBody: True,
+    ConnectBody: True,
     ChatBody: True,
     Accepted: False,
     Answered: False,
@@ -194,7 +196,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (*REFUSED_BODY, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT),
         (
             _header("Idempotency-Key", IDEMPOTENCY_KEY, "The same key is the same run."),
-            _query("wait_for_response", BOOLEAN, "As in the body, and before it."),
+            _header("x-ms-wait-for-response", BOOLEAN, "Whether to answer with the answer itself."),
+            _query("wait_for_response", BOOLEAN, "The same, after the header and before the body."),
         ),
         {JSON: _reference(RunBody), plain.MEDIA_TYPE: {"type": "string", "pattern": r"\S"}},
     ),
@@ -262,13 +265,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Join a thread as AG-UI: what was said, then its open run.",
         {HTTPStatus.OK: EVENTS},
         REFUSED_BODY,
-        body={JSON: _reference(RunAgentBody)},
+        body={JSON: _reference(ConnectBody)},
     ),
     ("POST", "chat"): Operation(
         "Send a message and stream its answer as the AI SDK's UI messages.",
         {HTTPStatus.OK: EVENTS, HTTPStatus.NO_CONTENT: NOTHING},
         REFUSED_BODY,
-        body={JSON: _reference(ChatBody)},
+        (_query("agent", TEXT, "The agent's name, before that in the body."),),
+        {JSON: _reference(ChatBody)},
     ),
     ("GET", "chat/{conversation_id}/stream"): Operation(
         "Resume the stream of the open run, or of one that is named, as the AI SDK's UI messages.",

@@ -59,8 +59,8 @@ def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..
         except ClientDisconnect:
             logger.info("%s: the client left before it had sent its request", handler.__name__)
             return ProblemError(HTTPStatus.BAD_REQUEST, "The request's body is not complete. Send it again.").response()
-        except OverloadedError:
-            logger.warning("%s: too many callers wait for Redis", handler.__name__)
+        except OverloadedError as error:
+            logger.warning("%s: the service is busy: %s", handler.__name__, error)
             return not_now(f"The service is busy. {TRY_AGAIN}").response()
         except RedisError as error:
             logger.warning("%s: Redis does not answer: %s", handler.__name__, type(error).__name__)

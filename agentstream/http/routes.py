@@ -35,6 +35,7 @@ from agentstream.model import (
     RunEndedError,
     RunInput,
     RunStatus,
+    StreamLostError,
     UnknownRunError,
 )
 from agentstream.runs.follower import Follower
@@ -124,10 +125,11 @@ class _Routes:
     async def follow_stream(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agent/stream/{conversation_id}``"""
         conversation_id = parse_id("conversation_id", req.path_params["conversation_id"])
-        conversation = await (await self._service.runs(req, client)).conversation(conversation_id)
+        correlation_id = parse_optional_id(req, "correlation_id")
+        conversation = await (await self._service.runs(req, client)).conversation(conversation_id, correlation_id)
         follower = conversation.follow(
             cursor=parse_resume_cursor(req),
-            correlation_id=parse_optional_id(req, "correlation_id"),
+            correlation_id=correlation_id,
             include=parse_include(req),
             waits=parse_boolean("follow", req.query_params.get("follow", True)),
             seconds=self._service.settings.stream_max_seconds,
@@ -251,15 +253,16 @@ async def _server_sent_events(
     yield sse.RETRY
     for piece in sse.pieces(first, as_json=as_json):
         yield piece
-    async for events in batches:
-        for piece in sse.pieces(events, as_json=as_json):
-            yield piece
+    with contextlib.suppress(StreamLostError):
+        async for events in batches:
+            for piece in sse.pieces(events, as_json=as_json):
+                yield piece
 
 
 async def _plain_text(
     first: list[Event], batches: AsyncGenerator[list[Event], None], follower: Follower
 ) -> AsyncGenerator[bytes, None]:
-    cursor, unfinished = follower.cursor, set[str]()
+    cursor, unfinished, lost = follower.cursor, set[str](), False
     events: list[Event] | None = first
     while events is not None:
         for piece in plain.pieces(events):
@@ -267,6 +270,9 @@ async def _plain_text(
         for event in events:
             cursor = event.id
             (unfinished.discard if event.is_terminal else unfinished.add)(event.correlation_id)
-        events = await anext(batches, None)
-    if follower.waits and (unfinished or time.monotonic() >= follower.deadline):
+        try:
+            events = await anext(batches, None)
+        except StreamLostError:
+            events, lost = None, True
+    if lost or (follower.waits and (unfinished or time.monotonic() >= follower.deadline)):
         yield plain.more_to_come(cursor)

@@ -12,7 +12,7 @@ from opentelemetry.context import attach, get_current
 from redis.exceptions import RedisError
 
 from agentstream import telemetry
-from agentstream.model import DurableUnavailableError, Event
+from agentstream.model import DurableUnavailableError, Event, StreamLostError
 from agentstream.wire import frames, pieces, sse
 
 # A stream ends by itself at its deadline; by then what is left of it can be sent.
@@ -85,13 +85,15 @@ async def frames_response(
         headers: The response's headers.
     """
     first = list(encoder.begin())
-    async for events in batches:
-        first += encoder.encode(events)
-        if first or not events:
-            break
-    else:
-        if not first:
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    # The follower of a stream that is lost meanwhile resumes, as after any end before that of the run.
+    with contextlib.suppress(StreamLostError):
+        async for events in batches:
+            first += encoder.encode(events)
+            if first or not events:
+                break
+        else:
+            if not first:
+                return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     content = _frames(encoder, first, batches)
     return StreamResponse(content, batches, deadline, headers, frames.MEDIA_TYPE)
 
@@ -105,6 +107,6 @@ async def _frames(
         async for events in batches:
             for piece in pieces.join(encoder.encode(events) if events else [sse.HEARTBEAT]):
                 yield piece
-    except (RedisError, DurableUnavailableError) as error:
+    except (RedisError, DurableUnavailableError, StreamLostError) as error:
         # The follower resumes, as after any end before that of the run.
         logger.info("a stream ends early: %s", type(error).__name__)

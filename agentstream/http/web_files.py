@@ -1,4 +1,4 @@
-"""The routes of the web page and its files: those of one folder, read once at the start."""
+"""The routes of the web page and its files, read once at the start, and of ``resumable-fetch.js`` for any page."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
 
 PAGE = "index.html"
+RESUMABLE_FETCH = Path(__file__).with_name("resumable-fetch.js")
 # A folder within, of what others have written.
 VENDORED = "vendor"
 MEDIA_TYPES = {
@@ -52,18 +53,23 @@ class _File:
     headers: dict[str, str]
 
 
-def create_web_functions(folder: Path, origins: Origins) -> df.Blueprint:
+def create_web_functions(folder: Path | None, origins: Origins) -> df.Blueprint:
     """Return the functions of ``GET chat``, which is ``index.html``, and of ``GET chat/{file}``, for everybody.
+
+    ``resumable-fetch.js`` is one of the files in any case.
 
     Args:
         folder: The files, and those of a folder ``vendor`` in it, served under ``chat/vendor/{file}``. Those in other
-            folders within it, and those whose names begin with a dot, are not served.
+            folders within it, and those whose names begin with a dot, are not served. None for no page.
         origins: The pages that may load them, beside the app's own.
 
     Raises:
         ValueError: A file's ending is none of ``MEDIA_TYPES``.
     """
-    files, vendored = _read_files(folder), _read_files(folder / VENDORED)
+    files, vendored = {RESUMABLE_FETCH.name: _read(RESUMABLE_FETCH)}, dict[str, _File]()
+    if folder is not None:
+        files |= _read_files(folder)
+        vendored |= _read_files(folder / VENDORED)
     blueprint = df.Blueprint()
 
     async def get_page(req: Request) -> Response:

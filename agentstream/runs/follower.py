@@ -14,6 +14,7 @@ from agentstream.model import (
     FURTHER_KINDS,
     DurableUnavailableError,
     Event,
+    StreamLostError,
     UnknownRunError,
     cursor_order,
     expired_event,
@@ -57,10 +58,10 @@ class Follower:
         """Yield the events as they come, in batches; an empty one is a silence.
 
         What Redis does not know is restored from the durable state first. Once it has yielded anything it outlasts an
-        outage of Redis, and ends when Redis has lost the stream: the follower then resumes and has it restored. It ends
-        where ``RedisStreamHandler.read_stream`` does, and at the deadline at the latest.
+        outage of Redis. It ends where ``RedisStreamHandler.read_stream`` does, and at the deadline at the latest.
 
         Raises:
+            StreamLostError: Redis has lost the stream after something of it was yielded: the follower is to resume.
             DurableUnavailableError: The durable runtime did not answer at the beginning, where it was needed.
             RedisError: Redis did not answer at the beginning.
             UnknownRunError: Nobody knows what to follow.
@@ -98,7 +99,7 @@ class Follower:
             except UnknownRunError:
                 if not begun:
                     raise
-                return
+                raise StreamLostError(self.conversation_id) from None
             except (RedisError, DurableUnavailableError) as error:
                 if not begun:
                     raise

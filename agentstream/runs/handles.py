@@ -88,18 +88,21 @@ class Runs:
         """Return the correlation_id of the run that an idempotency key of the owner's names."""
         return run_of_key(agent, key, self.owner)
 
-    async def conversation(self, conversation_id: str, *, erased_too: bool = False) -> "ConversationHandle":
+    async def conversation(
+        self, conversation_id: str, correlation_id: str | None = None, *, erased_too: bool = False
+    ) -> "ConversationHandle":
         """Return a handle on a conversation: where nobody signs in, known or not.
 
         Args:
             conversation_id: The conversation.
+            correlation_id: The run in it that is asked for, if it is one.
             erased_too: Whether also on one that its owner has erased, perhaps not to the end.
 
         Raises:
             UnknownRunError: Nobody knows it, or it is another owner's.
         """
         if self.owner is not None:
-            owner = await self.recovery.owner(self.both, conversation_id)
+            owner = await self.recovery.owner(self.both, conversation_id, correlation_id)
             is_erased = erased_too and owner is None and await self.both.stream.erasure(conversation_id)
             if owner != self.owner and not is_erased:
                 raise UnknownRunError(conversation_id)

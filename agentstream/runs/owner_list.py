@@ -71,11 +71,10 @@ def add_owner_list(blueprint: df.Blueprint) -> None:
     def keep_list(context: df.DurableEntityContext) -> None:
         kept = OwnerList.model_validate(context.get_state(dict))
         argument = context.get_input()
-        match context.operation_name:
-            case "add":
-                kept.add(ListedConversation.model_validate(argument))
-            case "remove":
-                kept.remove(**argument)
+        if context.operation_name == ADD:
+            kept.add(ListedConversation.model_validate(argument))
+        elif context.operation_name == REMOVE:
+            kept.remove(**argument)
         context.set_state(kept.model_dump())
 
     triggered = blueprint.entity_trigger(context_name="context", entity_name=OWNER_LIST)(keep_list)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from redis.exceptions import RedisError
+
 from agentstream import telemetry
 from agentstream.model import (
     MESSAGE,
@@ -88,19 +90,35 @@ class Recovery:
             ("restore", conversation_id, correlation_id), lambda: self._restore(both, conversation_id, correlation_id)
         )
 
-    async def owner(self, both: Sources, conversation_id: str) -> str | None:
-        """Return whose a conversation is: its first run's owner. Empty where that has none, None for an unknown one."""
-        runs = await both.stream.runs(conversation_id)
-        if not runs and await self.restore(both, conversation_id, None):
+    async def owner(self, both: Sources, conversation_id: str, correlation_id: str | None = None) -> str | None:
+        """Return whose a conversation is: its first run's owner. Empty where that has none, None for an unknown one.
+
+        Args:
+            both: Redis and the durable runtime.
+            conversation_id: The conversation.
+            correlation_id: A run in it, perhaps the only one that is known of.
+        """
+        runs: Mapping[str, RunRecord] = {}
+        outage: RedisError | None = None
+        try:
             runs = await both.stream.runs(conversation_id)
-        for correlation_id, run in sorted(runs.items(), key=lambda item: _age(*item)):
-            if run.owner is not None:
-                return run.owner
-            # Redis had lost it, or it was never anybody's.
-            committed = await _read_run(both, correlation_id, self._reads)
-            if committed is not None and committed.input.owner is not None:
-                return committed.input.owner
-        return "" if runs else None
+        except RedisError as error:
+            outage = error
+        oldest_first = sorted(runs, key=lambda each: _age(each, runs[each]))
+        owners = [owner for each in oldest_first if (owner := runs[each].owner) is not None]
+        if owners:
+            return owners[0]
+        # Redis had lost them, or does not answer, or they were never anybody's.
+        owner = await both.committed.owner(conversation_id)
+        for each in oldest_first or filter(None, [correlation_id]):
+            owner = owner or await self._owner_of_run(both, conversation_id, each)
+        if owner is None and outage is not None:
+            raise outage
+        return owner or ("" if runs else None)
+
+    async def _owner_of_run(self, both: Sources, conversation_id: str, correlation_id: str) -> str | None:
+        run = await _read_run(both, correlation_id, self._reads)
+        return None if run is None or run.input.conversation_id != conversation_id else run.input.owner
 
     async def trimmed_runs(self, both: Sources, conversation_id: str) -> list[LostRun]:
         """Return the committed runs that were trimmed from the stream."""

@@ -75,25 +75,35 @@ class RunStarter:
         # The id follows from the key, so the durable state knows the key for as long as it knows the run.
         correlation_id = run_of_key(agent, key, self.owner)
         fingerprint = fingerprint_of(request)
-        accepted = None
         deadline = time.monotonic() + OTHER_STARTER_SECONDS
         while time.monotonic() < deadline:
-            # With the claim in hand it is looked up once more: starting a finished orchestration would run it again.
-            started = await self.both.committed.run(correlation_id)
-            if started is not None and (started.result is None or started.result.code != "not_started"):
-                return _same(started.input, fingerprint)
+            if (started := await self._started(correlation_id)) is not None:
+                return _same(started, fingerprint)
             named = f"{request.conversation_id or uuid.uuid4()} {fingerprint}"
             conversation_id, _, known_fingerprint = (
                 await self.both.stream.claim_key(correlation_id, named, KEY_TTL_SECONDS)
             ).partition(" ")
             run = self._run(agent, request, correlation_id, conversation_id, fingerprint)
             _same(run, known_fingerprint)
-            if accepted is not None:
-                return await self._start_accepted(run, accepted)
             accepted = await self._accept(run, is_new=request.conversation_id is None)
-            if accepted is None:
-                await asyncio.sleep(OTHER_STARTER_POLL_SECONDS)
+            if accepted is not None:
+                return await self._start_claimed(run, accepted)
+            await asyncio.sleep(OTHER_STARTER_POLL_SECONDS)
         raise DurableUnavailableError
+
+    async def _started(self, correlation_id: str) -> RunInput | None:
+        run = await self.both.committed.run(correlation_id)
+        # One that did nothing may be started again.
+        return None if run is None or (run.result and run.result.code == "not_started") else run.input
+
+    async def _start_claimed(self, run: RunInput, accepted: Acceptance) -> RunInput:
+        # With the claim in hand it is looked up once more: starting a finished orchestration would run it again.
+        try:
+            started = await self._started(run.correlation_id)
+        except DurableUnavailableError as error:
+            await self._withdraw(run, accepted, error)
+            raise
+        return await self._start_accepted(run, accepted) if started is None else _same(started, run.fingerprint)
 
     async def _accept(self, run: RunInput, *, is_new: bool) -> Acceptance | None:
         if not is_new and not await self.both.stream.runs(run.conversation_id):
@@ -156,7 +166,7 @@ def fingerprint_of(request: RunRequest) -> str:
     return hashlib.sha256(f"{request.conversation_id or ''}\n{request.message}".encode()).hexdigest()
 
 
-def _same(run: RunInput, fingerprint: str) -> RunInput:
+def _same(run: RunInput, fingerprint: str | None) -> RunInput:
     if run.fingerprint != fingerprint:
         raise KeyReusedError
     return run

@@ -28,10 +28,10 @@ class EntraCredentials(CredentialProvider):
         """
         try:
             token = (await self._credential.get_token(SCOPE)).token
-        except AzureError as error:
+            # Redis checks the signature; here it is only asked whose token it is.
+            return jwt.decode(token, options={"verify_signature": False})["oid"], token
+        except (AzureError, jwt.PyJWTError, KeyError) as error:
             raise AuthenticationError(f"no token for Redis: {type(error).__name__}") from error
-        # Redis checks the signature; here it is only asked whose token it is.
-        return jwt.decode(token, options={"verify_signature": False})["oid"], token
 
     async def aclose(self) -> None:
         """Close the credential's own connections."""

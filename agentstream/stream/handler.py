@@ -109,7 +109,7 @@ class LostEntriesError(RedisError):
 
 
 class OverloadedError(RedisError):
-    """Redis answers, but this process asks more of it than it gets done in time. Nothing was asked."""
+    """This process is asked for more than it gets done in time, though Redis answers. Nothing was done."""
 
 
 class Closable(Protocol):

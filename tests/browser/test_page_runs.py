@@ -226,6 +226,25 @@ async def test_an_expired_conversation_is_shown_again(
         await expect(chat.questions).to_have_text(["remember me"])
 
 
+async def test_a_conversation_whose_older_events_are_trimmed_is_shown_whole(
+    host: HostProcess, redis_url: str, replies: Replies, new_visit: NewVisit
+) -> None:
+    replies |= {"old": Reply(WORDS, tool_calls=(("get_weather_forecast", WEATHER),)), "new": says("New.")}
+    async with new_visit(host.base_url) as visit:
+        chat = await visit.tab()
+        await chat.ask("old")
+        await chat.ask("new")
+        async with Redis.from_url(redis_url) as client:
+            stream = f"agent-stream:{chat.conversation_id}"
+            assert await client.xtrim(stream, maxlen=await client.xlen(stream) // 2, approximate=False)
+
+        await chat.page.reload()
+
+        await chat.says("New.")
+        await expect(chat.answers.first).to_have_attribute("aria-busy", "false")
+        assert "\n".join(await chat.answers.first.locator(".markdown").all_inner_texts()) == TEXT
+
+
 WEATHER = {"destination": "Oslo", "date": "day 1"}
 
 

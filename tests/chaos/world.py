@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE
+from tests.identity import ADMIN, Identity
 from tests.model_server import ModelServer
 from tests.proxy import Proxy
 from tests.redis_process import RedisProcess, free_port
@@ -21,6 +22,7 @@ from tests.scripts import script, scripted_reply
 from tests.waiting import eventually
 
 LEASE_SECONDS = 1
+TOKEN_SECONDS = 2
 # Of orchestrations and entities together: few enough to be taken, more than the runs of a scenario.
 STEPS = 12
 FAULTS_ROUTE = "/runtime/webhooks/durabletask/faults"
@@ -28,11 +30,15 @@ FAULTS_ROUTE = "/runtime/webhooks/durabletask/faults"
 
 @dataclass
 class World:
-    """Two hosts over one state directory, of which at first one runs; the model; and Redis behind a proxy."""
+    """Two hosts over one state directory, of which at first one runs; the model; and Redis behind a proxy.
+
+    ``identity`` is what the hosts sign in to Redis with, None where that takes no password.
+    """
 
     hosts: tuple[HostProcess, HostProcess]
     redis: RedisProcess
     proxy: Proxy
+    identity: Identity | None
     serving: int = 0
 
     @property
@@ -61,19 +67,20 @@ class World:
     async def kill_redis(self, rng: random.Random) -> None:
         """SIGKILL Redis and start it again with its append-only file."""
         await asyncio.to_thread(self.redis.kill)
-        await asyncio.sleep(rng.uniform(0, 1))
-        await asyncio.to_thread(self.redis.start)
+        await self._start_redis(rng)
 
     async def wipe_redis(self, rng: random.Random) -> None:
         """SIGKILL Redis and start it again with nothing."""
         await asyncio.to_thread(self.redis.kill)
         self.redis.lose_data()
-        await asyncio.sleep(rng.uniform(0, 1))
-        await asyncio.to_thread(self.redis.start)
+        await self._start_redis(rng)
 
     async def stall_redis(self, rng: random.Random) -> None:
         """Let Redis answer nobody for a while."""
-        async with Redis.from_url(self.redis.url, single_connection_client=True) as client:
+        user, password = ADMIN if self.identity else (None, None)
+        async with Redis.from_url(
+            self.redis.url, username=user, password=password, single_connection_client=True
+        ) as client:
             with contextlib.suppress(RedisError):
                 await client.client_pause(int(rng.uniform(200, 1500)))
 
@@ -132,6 +139,20 @@ class World:
                 with contextlib.suppress(httpx.HTTPError):
                     await client.post(f"{status_url}/cancel")
 
+    async def expire_tokens(self, rng: random.Random) -> None:
+        """Let the tokens of Microsoft Entra ID expire, which are the passwords of Redis, once or twice."""
+        assert self.identity is not None
+        for _ in range(rng.randint(1, 2)):
+            with contextlib.suppress(RedisError):
+                await asyncio.to_thread(self.identity.expire)
+            await asyncio.sleep(rng.uniform(0, TOKEN_SECONDS))
+
+    async def _start_redis(self, rng: random.Random) -> None:
+        await asyncio.sleep(rng.uniform(0, 1))
+        await asyncio.to_thread(self.redis.start)
+        if self.identity:
+            await asyncio.to_thread(self.identity.admit)
+
     async def _order(self, fault: str, match: str = "") -> bool:
         """Whether there is something it can happen to."""
         async with httpx.AsyncClient(timeout=5) as client:
@@ -177,12 +198,23 @@ async def _start_hung(client: httpx.AsyncClient, number: float) -> str | None:
 
 
 @asynccontextmanager
-async def running_world(directory: Path) -> AsyncIterator[World]:
-    """Start the parts, and end all of them."""
+async def running_world(directory: Path, *, signs_in: bool) -> AsyncIterator[World]:
+    """Start the parts, and end all of them.
+
+    Args:
+        directory: Where they keep their data.
+        signs_in: Whether the hosts sign in to Redis with Microsoft Entra ID.
+    """
     redis = RedisProcess(directory / "redis")
     await asyncio.to_thread(redis.start)
-    async with ModelServer(scripted_reply) as model, Proxy(redis.port) as proxy:
+    async with contextlib.AsyncExitStack() as parts:
+        model = await parts.enter_async_context(ModelServer(scripted_reply))
+        proxy = await parts.enter_async_context(Proxy(redis.port))
+        identity = Identity(redis.port, seconds=TOKEN_SECONDS) if signs_in else None
+        if identity:
+            await parts.enter_async_context(identity)
         env = {
+            **(identity.env if identity else {}),
             "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
             "OPENAI_BASE_URL": model.base_url,
             "HEARTBEAT_SECONDS": "1",
@@ -194,7 +226,7 @@ async def running_world(directory: Path) -> AsyncIterator[World]:
         first, second = (HostProcess(directory / "state", port=free_port(), env=env) for _ in range(2))
         try:
             await asyncio.to_thread(first.start)
-            yield World((first, second), redis, proxy)
+            yield World((first, second), redis, proxy, identity)
         finally:
             for host in (first, second):
                 if host.running:

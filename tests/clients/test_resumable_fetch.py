@@ -228,12 +228,15 @@ async def test_a_conversation_goes_on_after_a_run_of_it_has_ended() -> None:
     assert len(server.asked) == 3
 
 
-async def test_a_conversation_ends_where_its_server_ends_it() -> None:
-    async with serving(Answer(SOON + A + DONE)) as server:
+async def test_a_conversation_goes_on_after_a_runs_end_until_its_server_says_that_nothing_follows() -> None:
+    # The next run is open, and says nothing yet.
+    first = Answer(SOON + A + DONE + b": heartbeat\n")
+    async with serving(first, Answer(B), NOTHING_FOLLOWS) as server:
         lines = await read(server, "/stream")
 
+    assert data(lines) == ["a", "[DONE]", "b\n"]
     assert lines[-1] == {"reader": 0, "ended": True}
-    assert len(server.asked) == 1
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("how", ["abort_after", "cancel_after"])

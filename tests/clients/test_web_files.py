@@ -10,7 +10,7 @@ from agentstream.http.web_files import create_web_functions
 from devhost.testing import REPOSITORY
 from tests.app import App
 
-FETCH = REPOSITORY / "web" / "resumable-fetch.js"
+FETCH = REPOSITORY / "agentstream" / "http" / "resumable-fetch.js"
 ROUTE = f"/api/chat/{FETCH.name}"
 
 

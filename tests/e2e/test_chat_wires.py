@@ -10,12 +10,12 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from tests.ag_ui_client import Client
 from tests.app import App, running_app
 from tests.chat import AGUI_ROUTE, CHAT_ROUTE, agui_input, chat_input, data_of, frames_of
 from tests.model_server import ModelServer
 from tests.recording_follower import problem_detail
 from tests.scripts import script
-from tests.unit.wire.ag_ui_client import Client
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -366,3 +366,19 @@ async def test_promise_6_one_writer_when_a_paused_host_wakes_up(
                 replayed = await app.events(run["stream_url"])
         assert text_of(replayed) == "".join(LONG)
         assert [event.event for event in replayed if event.event != "message"] == ["reset", "done"]
+
+
+async def test_promise_1_nothing_lost_a_terminal_is_told_of_more_to_come_of_a_run_that_redis_lost_before_its_first_word(
+    frail: App, redis: RedisProcess
+) -> None:
+    ahead = await frail.start_run(script(chunks=["never"], hangs_after=0))
+    run = await frail.start_run(script(chunks=["the answer"]), conversation_id=ahead["conversation_id"])
+    async with frail.client.stream("GET", run["stream_url"], headers={"Accept": "text/plain"}) as response:
+        redis.kill()
+        redis.lose_data()
+        redis.start()
+        told = (await response.aread()).decode()
+
+    assert "There is more to come" in told, told
+    await frail.client.post(f"{ahead['status_url']}/cancel")
+    assert (await frail.finish(run))[-1].event == "done"

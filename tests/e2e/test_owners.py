@@ -138,6 +138,29 @@ async def test_it_stays_its_owners_through_loss_and_restoration(shared: App, red
     assert "secret of alice" in (await shared.client.get(stream, headers=ALICE)).text
 
 
+async def test_an_open_run_that_redis_lost_is_its_owners_still(shared: App, redis: RedisProcess) -> None:
+    message = script(chunks=["a"], hangs_after=1)
+    run = (await shared.client.post(RUN_ROUTE, json={"message": message}, headers=ALICE)).json()
+    redis.kill()
+    redis.lose_data()
+    redis.start()
+
+    for user, status in ((ALICE, 200), (BOB, 404)):
+        async with shared.client.stream("GET", run["stream_url"], headers=user) as response:
+            assert response.status_code == status
+    await shared.client.post(f"{run['status_url']}/cancel", headers=ALICE)
+
+
+async def test_while_redis_is_away_the_messages_are_their_owners_still(shared: App, redis: RedisProcess) -> None:
+    conversation = f"/api/agent/conversations/{(await begin(shared, ALICE))['conversation_id']}"
+    redis.kill()
+    try:
+        assert (await shared.client.get(conversation, headers=ALICE)).status_code == 200
+        assert (await shared.client.get(conversation, headers=BOB)).status_code == 404
+    finally:
+        redis.start()
+
+
 async def test_of_two_who_begin_a_conversation_at_once_one_has_it(shared: App) -> None:
     conversation_id = "begun-by-two"
     body = {"message": script(chunks=["mine"]), "conversation_id": conversation_id}

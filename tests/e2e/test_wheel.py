@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from devhost.testing import REPOSITORY
@@ -47,8 +48,12 @@ async def test_the_wheel_alone_serves_an_app_of_a_few_lines_under_any_route_pref
         run = response.json()
         events = await app.finish(run)
         status = await app.client.get(run["status_url"])
+        fetch = await app.client.get("/v1/agents-api/chat/resumable-fetch.js")
+        page = await app.client.get("/v1/agents-api/chat")
 
     assert (text_of(events), events[-1].event) == ("from the wheel", "done")
     assert response.headers["location"] == run["stream_url"]
     assert status.json()["response"] == "from the wheel"
+    assert b"export function resumableFetch" in fetch.content
+    assert page.status_code == httpx.codes.NOT_FOUND
     assert (installed / "agentstream" / "py.typed").exists()

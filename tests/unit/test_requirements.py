@@ -46,7 +46,7 @@ def is_foreign(module: str) -> bool:
 
 
 def modules(package: str) -> set[str]:
-    """Return the names of a package's modules; of one that this Python cannot have, the package's own."""
+    """Return the names of a package's modules; of one that is not installed, its own."""
     try:
         return {module_name(path) for path in files(package) or () if path.suffix in {".py", ".so"}}
     except PackageNotFoundError:
@@ -59,7 +59,16 @@ def module_name(path: PackagePath) -> str:
 
 
 def undeclared(paths: Iterable[Path], declared: Iterable[str]) -> set[str]:
-    return set(imported(paths)) - set[str]().union(*map(modules, declared))
+    names = set[str]().union(*map(modules, declared))
+    absent = {package.replace("-", "_") for package in declared if not is_installed(package)}
+    return {name for name in imported(paths) if name not in names and name.split(".")[0] not in absent}
+
+
+def is_installed(package: str) -> bool:
+    try:
+        return files(package) is not None
+    except PackageNotFoundError:
+        return False
 
 
 def test_the_app_imports_what_azure_installs() -> None:

@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("NON_STREAMING_FALLBACK", "maybe", "true or false"),
         ("ALLOWED_ORIGINS", "https://a.example/chat", "scheme://host"),
         ("ALLOWED_ORIGINS", "a.example", "scheme://host"),
+        ("ALLOWED_ORIGINS", "https://*.example", "scheme://host"),
         ("RETENTION_DAYS", "-1", "0 keeps everything"),
         ("RETENTION_SCHEDULE", "0 * * * *", "six fields"),
         ("RETENTION_BATCH", "0", "1 to 10000"),
@@ -73,6 +74,14 @@ def test_the_apps_identity_goes_with_no_key_and_no_database(
 
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_no_page_of_any_site_acts_for_whoever_is_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AUTH": "easy_auth", "WEBSITE_AUTH_ENABLED": "True", "ALLOWED_ORIGINS": "*"}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match="ALLOWED_ORIGINS"):
+        Settings.load()
 
 
 def test_no_secret_is_in_the_settings_repr(monkeypatch: pytest.MonkeyPatch) -> None:

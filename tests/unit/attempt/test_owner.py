@@ -79,3 +79,13 @@ async def test_without_users_a_memory_has_no_owner(handler: RedisStreamHandler, 
 
     assert text_of(answered) == "hello"
     assert run.memory.owner is None
+
+
+async def test_a_reset_memory_is_its_owners_still(handler: RedisStreamHandler, conversation_id: str) -> None:
+    run = await entity_run(handler, conversation_id, "alice")
+    await run.answer(scripted_agent(says("hello"))[0])
+    memory = run.memory
+
+    memory.reset()
+
+    assert (memory.owner, memory.entries) == ("alice", [])

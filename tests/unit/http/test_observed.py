@@ -9,7 +9,7 @@ import azure.durable_functions as df
 import pytest
 
 from agentstream.http.observed import observed
-from agentstream.model import FIRST_CURSOR, Chunk, UnknownRunError
+from agentstream.model import FIRST_CURSOR, Chunk, StreamLostError, UnknownRunError
 from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
@@ -109,8 +109,9 @@ class TestEnd:
         await anext(batches)
 
         await redis.delete(f"agent-stream:{follower.conversation_id}")  # type: ignore[attr-defined]
-        async for _ in batches:
-            pass
+        with pytest.raises(StreamLostError):
+            async for _ in batches:
+                pass
 
         assert told(recorded) == (2, False, "expired")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from agentstream.model import CANCELLED, DONE, Event, Outcome, expired_event
 from agentstream.wire.ag_ui import AgUiEncoder
 from agentstream.wire.frames import NOWHERE, Position
+from tests.ag_ui_client import Client
 from tests.unit.wire.a_run import RUN, answer_of, event, frames_of, reasoning_of, restored, runs
-from tests.unit.wire.ag_ui_client import Client
 
 
 class Said(NamedTuple):

@@ -73,8 +73,7 @@ class Call {
   #stop = new AbortController();
   #lastId = "";
   #resumeUrl = "";
-  /** Whether the last event was one that ends a run, and whether nothing can follow it. */
-  #runHasEnded = false;
+  /** Whether the last event was one that nothing can follow. */
   #isOver = false;
 
   /**
@@ -189,7 +188,6 @@ class Call {
           if (text) yield text;
           if (this.#isOver) return;
         }
-        if (this.#runHasEnded) return;
       } catch (error) {
         problem = error;
       }
@@ -210,8 +208,7 @@ class Call {
       this.patience.baseMs = frame.retryMs ?? this.patience.baseMs;
       if (frame.isComment || frame.data !== undefined) this.patience.failures = 0;
       if (frame.data === undefined) continue;
-      this.#runHasEnded = endsRun(frame);
-      this.#isOver = this.#runHasEnded && this.#isOfOneRun(frame);
+      this.#isOver = endsRun(frame) && this.#isOfOneRun(frame);
       if (this.#isOver) break;
     }
     return text;
@@ -443,7 +440,7 @@ class Refusal extends Error {
    */
   static async from(response) {
     const isProblem = response.headers.get("content-type")?.startsWith("application/problem+json");
-    const { detail } = isProblem ? await response.json() : { detail: undefined };
+    const { detail } = isProblem ? await response.json().catch(() => ({})) : { detail: undefined };
     discard(response);
     return new Refusal(response, detail);
   }
