@@ -63,6 +63,27 @@ def test_find_by_prefix_and_status(programs: Programs) -> None:
     assert {"find-1", "find-2"} <= set(programs.http.get("find").json())
 
 
+def test_a_list_comes_in_pages(programs: Programs) -> None:
+    for number in range(3):
+        programs.start("chain", {"gate": "never"}, f"page-{number}")
+    wanted, token = {"instanceIdPrefix": "page-", "top": "2"}, "x-ms-continuation-token"
+
+    first = programs.webhooks.get("instances", params=wanted)
+    second = programs.webhooks.get("instances", params=wanted, headers={token: first.headers[token]})
+
+    assert [[each["instanceId"] for each in page.json()] for page in (first, second)] == [
+        ["page-0", "page-1"],
+        ["page-2"],
+    ]
+    assert token not in second.headers
+
+
+def test_nobody_is_purged_where_there_is_nobody(programs: Programs) -> None:
+    for instance_id in ("nobody", "@counter@nobody"):
+        assert programs.webhooks.delete(f"instances/{instance_id}").status_code == 404
+        assert programs.control("purge", instance_id).json() == 0
+
+
 def test_events_to_ended_and_unknown_instances_are_refused(programs: Programs) -> None:
     programs.run("chain", {"gate": "open"}, "ended")
     assert "gone" in programs.raise_event("ended", "Approval", 1).json()["error"]
