@@ -81,7 +81,14 @@ class Recovery:
         self._looks: dict[str, _Look] = {}
 
     async def restore(self, both: Sources, conversation_id: str, correlation_id: str | None) -> bool:
-        """Rebuild the conversation's stream, or one run's part of it, from the durable state.
+        """Rebuild the conversation's stream from the durable state.
+
+        One run of it would not do: the stream would seem to be that run alone.
+
+        Args:
+            both: Redis and the durable runtime.
+            conversation_id: The conversation.
+            correlation_id: The run that is asked for, which may not have been answered yet.
 
         Returns:
             Whether the durable state knows the conversation, or the run in it; not where it was erased meanwhile.
@@ -152,12 +159,13 @@ class Recovery:
 
     async def _restore(self, both: Sources, conversation_id: str, correlation_id: str | None) -> bool:
         erasure = await both.stream.erasure(conversation_id)
-        lost = (
-            await _lost_run(both, conversation_id, correlation_id)
-            if correlation_id is not None
-            else await _lost_runs(both, conversation_id, self._reads)
-        )
-        if not lost and (correlation_id is not None or not await both.stream.runs(conversation_id)):
+        lost = await _lost_runs(both, conversation_id, self._reads)
+        if correlation_id is not None and all(run.correlation_id != correlation_id for run in lost):
+            asked = await _lost_run(both, conversation_id, correlation_id)
+            if not asked:
+                return False
+            lost += asked
+        if not lost and not await both.stream.runs(conversation_id):
             return False
         return await both.stream.restore_runs(conversation_id, lost, erasure)
 

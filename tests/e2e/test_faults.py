@@ -209,6 +209,26 @@ async def test_promise_7_expired_is_not_gone(frail: App, stream: RedisStreamHand
     assert await frail.events(run["stream_url"], {"cursor": restored[0][1].id}) == restored[0][2:]
 
 
+async def test_who_asks_for_one_run_of_an_expired_conversation_does_not_hide_the_others(
+    frail: App, stream: RedisStreamHandler
+) -> None:
+    first = await frail.start_run(script(chunks=["one"]))
+    conversation_id = first["conversation_id"]
+    await frail.finish(first)
+    second = await frail.start_run(script(chunks=["two"]), conversation_id=conversation_id)
+    await frail.finish(second)
+
+    async def has_expired() -> bool:
+        return await stream.runs(conversation_id) == {}
+
+    await eventually(has_expired)
+    asked = await frail.events(second["stream_url"])
+    everything = await frail.events(f"/api/agent/stream/{conversation_id}", {"follow": "false"})
+
+    assert [event.data for event in asked[1:]] == ["two", "[DONE]"]
+    assert [event.data for event in everything if event.event != "reset"] == ["one", "[DONE]", "two", "[DONE]"]
+
+
 async def test_a_message_to_an_expired_conversation_does_not_hide_what_was_said_before(
     frail: App, stream: RedisStreamHandler
 ) -> None:
