@@ -150,6 +150,7 @@ async def test_a_conversation_that_is_used_keeps_its_oldest_runs(
     await app.client.post(f"{old['status_url']}/cancel")
     await eventually(lambda: has_status(app, old, "cancelled"))
     await begin(app, conversation_id="long-lived")
+    await expire(redis, "long-lived")
     age(state_dir, 400, old["correlation_id"])
 
     await ticked(app)
