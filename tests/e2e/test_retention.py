@@ -36,7 +36,6 @@ async def app(model: ModelServer, redis: RedisProcess, state_dir: Path) -> Async
         "AUTH": "easy_auth",
         "WEBSITE_AUTH_ENABLED": "True",
         "HEARTBEAT_SECONDS": "1",
-        "REDIS_STREAM_TTL_MINUTES": "0.02",
         "RETENTION_DAYS": "5",
         "RETENTION_SCHEDULE": "* * * * * *",
         "RETENTION_BATCH": "2",
@@ -60,10 +59,17 @@ def age(state_dir: Path, days: float, *instance_ids: str) -> None:
         state.commit()
 
 
-def age_run(state_dir: Path, days: float, *runs: dict[str, Any]) -> None:
-    """Let so many days pass for these runs and their conversations."""
+async def pass_by(state_dir: Path, redis: RedisProcess, days: float, *runs: dict[str, Any]) -> None:
+    """Let so many days pass for these runs and their conversations, whose streams have expired by then."""
     for run in runs:
+        await expire(redis, run["conversation_id"])
         age(state_dir, days, run["correlation_id"], entity_of(run["conversation_id"]))
+
+
+async def expire(redis: RedisProcess, conversation_id: str) -> None:
+    stream = f"agent-stream:{conversation_id}"
+    async with Redis.from_url(redis.url) as client:
+        await client.delete(stream, f"agent-runs:{{{stream}}}")
 
 
 async def begin(app: App, **fields: Any) -> dict[str, Any]:
@@ -110,12 +116,16 @@ async def ticked(app: App, times: int = 2) -> None:
     await eventually(again)
 
 
-async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(app: App, state_dir: Path) -> None:
+async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(
+    app: App, redis: RedisProcess, state_dir: Path
+) -> None:
     idle, recent, open_ = [await begin(app) for _ in range(3)]
     hanging = await app.start_run(script(chunks=["so far"], hangs_after=1), conversation_id=open_["conversation_id"])
     await eventually(lambda: has_status(app, hanging, "running"))
-    age_run(state_dir, 11, idle, open_)
-    age_run(state_dir, 4, recent)
+    await pass_by(state_dir, redis, 11, idle)
+    await pass_by(state_dir, redis, 4, recent)
+    # Its open run keeps the stream.
+    age(state_dir, 11, open_["correlation_id"], entity_of(open_["conversation_id"]))
 
     await eventually(lambda: is_gone(app, idle))
     await ticked(app)
@@ -130,14 +140,17 @@ async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(a
     await eventually(lambda: has_status(app, hanging, "cancelled"))
 
 
-async def test_a_conversation_that_is_used_keeps_its_oldest_runs(app: App, state_dir: Path) -> None:
+async def test_a_conversation_that_is_used_keeps_its_oldest_runs(
+    app: App, redis: RedisProcess, state_dir: Path
+) -> None:
     key = {"Idempotency-Key": "one"}
     message = {"message": script(chunks=["half", "an answer"], hangs_after=1), "conversation_id": "long-lived"}
     old = (await app.client.post(RUN_ROUTE, json=message, headers=key)).json()
     await eventually(lambda: has_status(app, old, "running"))
     await app.client.post(f"{old['status_url']}/cancel")
     await eventually(lambda: has_status(app, old, "cancelled"))
-    new = await begin(app, conversation_id="long-lived")
+    await begin(app, conversation_id="long-lived")
+    await expire(redis, "long-lived")
     age(state_dir, 400, old["correlation_id"])
 
     await ticked(app)
@@ -146,7 +159,7 @@ async def test_a_conversation_that_is_used_keeps_its_oldest_runs(app: App, state
     assert await has_status(app, old, "cancelled")
     again = await app.client.post(RUN_ROUTE, json=message, headers=key)
     assert again.json() == old
-    await eventually(lambda: is_restored(app, new))
+    await expire(redis, "long-lived")
     events = await app.events("/api/agent/stream/long-lived", {"follow": "false"})
     assert [event.event for event in events if event.event in ("done", "cancelled")] == ["cancelled", "done"]
 
@@ -156,8 +169,7 @@ async def test_it_is_used_while_one_of_its_agents_is(app: App, redis: RedisProce
     body = {"message": script(chunks=["another"]), "conversation_id": "shared"}
     other = (await app.client.post("/api/agents/Guide/run", json=body)).json()
     await eventually(lambda: has_status(app, other, "completed"))
-    await eventually(lambda: is_forgotten(redis, "shared"))
-    age_run(state_dir, 11, asked)
+    await pass_by(state_dir, redis, 11, asked)
 
     await ticked(app)
     assert await has_status(app, asked, "completed")
@@ -167,18 +179,11 @@ async def test_it_is_used_while_one_of_its_agents_is(app: App, redis: RedisProce
     assert await is_gone(app, other)
 
 
-async def is_restored(app: App, run: dict[str, Any]) -> bool:
-    """Return whether the stream expired, and came back from the durable state."""
-    return [event.event for event in await app.events(run["stream_url"])][:1] == ["reset"]
-
-
 async def test_a_tick_removes_no_more_than_a_batch_and_the_next_ones_take_up_the_rest(
     app: App, redis: RedisProcess, state_dir: Path
 ) -> None:
     runs = [await begin(app, conversation_id=f"{name}-conversation") for name in ("a1", "a2", "a3", "B", "_")]
-    for run in runs:
-        await eventually(lambda run=run: is_forgotten(redis, run["conversation_id"]))  # type: ignore[misc]
-    age_run(state_dir, 11, *runs)
+    await pass_by(state_dir, redis, 11, *runs)
 
     for run in runs:
         await eventually(lambda run=run: is_gone(app, run))  # type: ignore[misc]
@@ -190,16 +195,10 @@ async def test_a_tick_removes_no_more_than_a_batch_and_the_next_ones_take_up_the
     assert len(found) >= 3
 
 
-async def is_forgotten(redis: RedisProcess, conversation_id: str) -> bool:
-    """Return whether the time to live of a stream has passed."""
-    async with Redis.from_url(redis.url) as client:
-        return not await client.exists(f"agent-stream:{conversation_id}")
-
-
-async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, state_dir: Path) -> None:
+async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, redis: RedisProcess, state_dir: Path) -> None:
     run = await begin(app, conversation_id="gone")
     started = (await app.client.get(f"{INSTANCES}/{run['correlation_id']}")).json()
-    age_run(state_dir, 11, run)
+    await pass_by(state_dir, redis, 11, run)
     await eventually(lambda: is_gone(app, run))
 
     # A start that took its time: the run as it was accepted.
@@ -223,12 +222,12 @@ async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, state_di
     assert await listed(app) == {"gone"}
 
 
-async def test_entities_go_once_no_message_from_before_can_come(app: App, state_dir: Path) -> None:
+async def test_entities_go_once_no_message_from_before_can_come(app: App, redis: RedisProcess, state_dir: Path) -> None:
     run = await begin(app)
     entity = entity_of(run["conversation_id"])
     found = (await app.client.get(INSTANCES, params={"instanceIdPrefix": "@owner_conversations@"})).json()
     (owner_list,) = [each["instanceId"] for each in found]
-    age_run(state_dir, 11, run)
+    await pass_by(state_dir, redis, 11, run)
     await eventually(lambda: is_gone(app, run))
     await ticked(app)
     assert await exists(app, entity)
@@ -251,8 +250,9 @@ async def both_gone(app: App, *instance_ids: str) -> bool:
 
 async def test_without_redis_it_waits(app: App, redis: RedisProcess, state_dir: Path) -> None:
     run = await begin(app)
+    await expire(redis, run["conversation_id"])
     redis.kill()
-    age_run(state_dir, 11, run)
+    age(state_dir, 11, run["correlation_id"], entity_of(run["conversation_id"]))
     await eventually(says_that_it_waits(app))
     assert await exists(app, entity_of(run["conversation_id"]))
     assert await exists(app, run["correlation_id"])
