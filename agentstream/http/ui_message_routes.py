@@ -1,6 +1,5 @@
 """The routes of the AI SDK's chat clients: send a message, resume the stream of its answer."""
 
-import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -46,12 +45,16 @@ class UiMessageRoutes:
         after = parse_resume_position(req)
         correlation_id = parse_optional_id(req, "correlation_id")
         runs = await self._service.runs(req, client)
-        if correlation_id is None:
-            with contextlib.suppress(UnknownRunError):
-                correlation_id = await (await runs.conversation(conversation_id)).open_run()
-        if correlation_id is None:
+        try:
+            conversation = await runs.conversation(conversation_id, correlation_id)
+            followed = correlation_id or await conversation.open_run()
+        except UnknownRunError:
+            if correlation_id is not None:
+                raise
+            followed = None
+        if followed is None:
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=stream_headers(conversation_id))
-        return await self._stream(await runs.conversation(conversation_id), correlation_id, after)
+        return await self._stream(conversation, followed, after)
 
     async def _stream(self, conversation: ConversationHandle, correlation_id: str, after: Position) -> Response:
         follower = self._service.follow_run(conversation, correlation_id, after.cursor)

@@ -138,15 +138,17 @@ async def test_it_stays_its_owners_through_loss_and_restoration(shared: App, red
     assert "secret of alice" in (await shared.client.get(stream, headers=ALICE)).text
 
 
-async def test_an_open_run_that_redis_lost_is_its_owners_still(shared: App, redis: RedisProcess) -> None:
+@pytest.mark.parametrize("route", ["/api/agent/stream/{}", "/api/chat/{}/stream"])
+async def test_an_open_run_that_redis_lost_is_its_owners_still(shared: App, redis: RedisProcess, route: str) -> None:
     message = script(chunks=["a"], hangs_after=1)
     run = (await shared.client.post(RUN_ROUTE, json={"message": message}, headers=ALICE)).json()
     redis.kill()
     redis.lose_data()
     redis.start()
 
+    path = f"{route.format(run['conversation_id'])}?correlation_id={run['correlation_id']}"
     for user, status in ((ALICE, 200), (BOB, 404)):
-        async with shared.client.stream("GET", run["stream_url"], headers=user) as response:
+        async with shared.client.stream("GET", path, headers=user) as response:
             assert response.status_code == status
     await shared.client.post(f"{run['status_url']}/cancel", headers=ALICE)
 
