@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentstream.model import CommittedMessage, ListedConversation
 
 ID_PATTERN = r"^(?!\.+$)[A-Za-z0-9._-]{1,128}$"
+IDEMPOTENCY_KEY_PATTERN = r"^[\x21-\x7e]{1,255}$"
 
 # Only told of: pydantic's own patterns know no look-ahead.
 Id = Annotated[str, Field(json_schema_extra={"pattern": ID_PATTERN})]

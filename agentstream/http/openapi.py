@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from agentstream.http.bodies import (
     ID_PATTERN,
+    IDEMPOTENCY_KEY_PATTERN,
     Accepted,
     Answered,
     ChatBody,
@@ -170,7 +171,7 @@ STREAM: Json = {
         "retry": {"type": "integer"},
     },
 }
-IDEMPOTENCY_KEY: Json = {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"}
+IDEMPOTENCY_KEY: Json = {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN}
 CORRELATION_ID = _query("correlation_id", ID, "Only this run.")
 EVENTS = _answer("The events as they come, until the run ends.", {sse.MEDIA_TYPE: STREAM}, LOCATION)
 NOTHING = _answer("There is nothing to read, and nothing will come.")

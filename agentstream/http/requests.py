@@ -8,7 +8,7 @@ from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Request
 
-from agentstream.http.bodies import UNSUPPORTED_OPTIONS
+from agentstream.http.bodies import ID_PATTERN, IDEMPOTENCY_KEY_PATTERN, UNSUPPORTED_OPTIONS
 from agentstream.http.problems import ProblemError
 from agentstream.model import (
     FIRST_CURSOR,
@@ -39,8 +39,8 @@ JSON_ENVELOPE_BYTES = 4_096
 # A type of which the structured syntax suffix says that it is JSON (RFC 6839, section 3.1), beside JSON itself.
 _JSON = re.compile(r"application/json|[^/]+/[^/]+\+json")
 # Names of dots alone would vanish from a URL's path (RFC 3986, section 5.2.4).
-_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,128}")
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_ID = re.compile(ID_PATTERN)
+_IDEMPOTENCY_KEY = re.compile(IDEMPOTENCY_KEY_PATTERN)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
