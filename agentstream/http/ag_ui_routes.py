@@ -14,7 +14,7 @@ from agentstream.http.requests import bad_request, parse_id, parse_optional_id
 from agentstream.http.service import Service
 from agentstream.http.stream_response import frames_response, stream_headers
 from agentstream.model import Event, UnknownRunError
-from agentstream.runs.handles import ConversationHandle, Runs
+from agentstream.runs.handles import ConversationHandle
 from agentstream.wire.ag_ui import VERSION, AgUiEncoder
 from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, Position
 from agentstream.wire.sse import RETRY
@@ -62,7 +62,8 @@ class AgUiRoutes:
         self._service.refuse_when_full()
         runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, asked.request)
-        return await self._stream(runs, _followed(agent, asked, run.correlation_id), NOWHERE)
+        conversation = await runs.conversation(run.conversation_id, run.correlation_id)
+        return await self._stream(conversation, _followed(agent, asked, run.correlation_id), NOWHERE)
 
     async def resume_agui(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``GET /api/agui/{agent_name}/runs/{run_id}``"""
@@ -81,7 +82,10 @@ class AgUiRoutes:
             speaks_1_0=req.query_params.get("protocol_version") == VERSION,
             joins=joined is not None,
         )
-        return await self._stream(runs, followed, parse_resume_position(req))
+        after = parse_resume_position(req)
+        self._service.refuse_when_full()
+        conversation = await runs.conversation(thread_id, followed.correlation_id)
+        return await self._stream(conversation, followed, after)
 
     async def connect_agui(self, req: Request, client: df.DurableOrchestrationClient) -> Response:
         """``POST /api/agui/{agent_name}/connect``"""
@@ -96,11 +100,9 @@ class AgUiRoutes:
         correlation_id = await conversation.open_run()
         if correlation_id is None:
             return await _what_was_said(conversation, asked)
-        return await self._stream(runs, _followed(agent, asked, correlation_id, joins=True), NOWHERE)
+        return await self._stream(conversation, _followed(agent, asked, correlation_id, joins=True), NOWHERE)
 
-    async def _stream(self, runs: Runs, followed: _Followed, after: Position) -> Response:
-        self._service.refuse_when_full()
-        conversation = await runs.conversation(followed.thread_id, followed.correlation_id)
+    async def _stream(self, conversation: ConversationHandle, followed: _Followed, after: Position) -> Response:
         encoder = AgUiEncoder(
             followed.thread_id,
             followed.run_id,
