@@ -16,8 +16,8 @@ from agentstream.http.stream_response import frames_response, stream_headers
 from agentstream.model import Event, UnknownRunError
 from agentstream.runs.handles import ConversationHandle
 from agentstream.wire.ag_ui import VERSION, AgUiEncoder
-from agentstream.wire.frames import MEDIA_TYPE, NOWHERE, Position
-from agentstream.wire.sse import RETRY
+from agentstream.wire.frames import NOWHERE, Position
+from agentstream.wire.sse import MEDIA_TYPE, RETRY
 
 
 @dataclass(frozen=True, slots=True)

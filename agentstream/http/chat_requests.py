@@ -12,6 +12,7 @@ from agentstream.wire.frames import NOWHERE, Position
 
 # A history that is longer is no use to anybody: only its newest message is read.
 MAX_HISTORY_BYTES = 2 * 1024 * 1024
+TOOLS_ARE_OURS = "Tools of the client are not supported: the agent has its own."
 MEMORY_IS_OURS = (
     "The conversation's memory is kept here, and only a new message of the user's is taken from the history."
 )
@@ -58,7 +59,7 @@ async def parse_run_agent_input(request: Request, max_message_bytes: int, *, joi
     thread_id, run_id = (parse_id(name, _text(body, name)) for name in ("threadId", "runId"))
     message = ""
     if not joins:
-        _refuse(body, "tools", "Tools of the client are not supported: the agent has its own.")
+        _refuse(body, "tools", TOOLS_ARE_OURS)
         _refuse(body, "resume", "Interrupts are not supported, so there is nothing to resume.")
         message = parse_message(_content(_newest_message(body).get("content")), max_message_bytes)
     return RunAgentInput(thread_id, run_id, body.get("protocolVersion") == VERSION, message)
@@ -74,7 +75,7 @@ async def parse_chat_request(request: Request, max_message_bytes: int) -> ChatRe
     conversation_id = parse_id("id", _text(body, "id"))
     if body.get("trigger", "submit-message") != "submit-message" or body.get("messageId") is not None:
         raise bad_request(f"Messages cannot be edited or answered again. {MEMORY_IS_OURS}")
-    _refuse(body, "tools", "Tools of the client are not supported: the agent has its own.")
+    _refuse(body, "tools", TOOLS_ARE_OURS)
     newest = _newest_message(body)
     message_id = parse_id("messages[].id", _text(newest, "id"))
     message = parse_message(_content(newest.get("parts")), max_message_bytes)

@@ -95,7 +95,7 @@ async def frames_response(
             if not first:
                 return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     content = _frames(encoder, first, batches)
-    return StreamResponse(content, batches, deadline, headers, frames.MEDIA_TYPE)
+    return StreamResponse(content, batches, deadline, headers, sse.MEDIA_TYPE)
 
 
 async def _frames(

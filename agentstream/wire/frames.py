@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, Self
 
 from agentstream.model import FIRST_CURSOR, Event, cursor_order, parse_cursor
 
-MEDIA_TYPE = "text/event-stream"
-
 # Made once: json.dumps() makes a new encoder for each call.
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FRAME_ID = re.compile(r"(?P<entry>[0-9]+-[0-9]+)(?:\.(?P<number>[0-9]{1,9}))?")
