@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
@@ -374,3 +375,13 @@ def text_pieces(answer: str) -> list[Piece]:
 def now_ms() -> int:
     """Return the time in ms since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def time_of(milliseconds: int) -> datetime:
+    """Return a time in ms since the epoch as one that says so."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def iso_utc(time: datetime) -> str:
+    """Return a time in ISO 8601, UTC."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,7 +6,7 @@ import heapq
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -25,8 +25,10 @@ from agentstream.model import (
     RunInput,
     RunResult,
     RunStatus,
+    iso_utc,
+    time_of,
 )
-from agentstream.runs.owner_list import ADD, OWNER_LIST, REMOVE, OwnerList, entry_of, iso_utc, owner_list
+from agentstream.runs.owner_list import ADD, OWNER_LIST, REMOVE, OwnerList, entry_of, owner_list
 from agentstream.settings import MAX_TOOL_RESULT_BYTES
 from agentstream.stream.text import well_formed
 
@@ -113,8 +115,8 @@ class CommittedState:
             input=RunInput.model_validate(_decoded(status.input_)),
             result=_result(status),
             cut_off=status.runtime_status in CUT_OFF,
-            created_at=_iso_utc(status.created_time),
-            updated_at=_iso_utc(status.last_updated_time),
+            created_at=iso_utc(status.created_time),
+            updated_at=iso_utc(status.last_updated_time),
         )
 
     async def has_started(self, correlation_id: str) -> bool:
@@ -165,7 +167,7 @@ class CommittedState:
 
     async def unlist(self, owner: str, conversation_id: str, since: int) -> None:
         """Take a conversation that was erased off its owner's list; ``since`` is the time of the erasure, in ms."""
-        erased = {"conversation_id": conversation_id, "since": iso_utc(since)}
+        erased = {"conversation_id": conversation_id, "since": iso_utc(time_of(since))}
         await _call(self.client.signal_entity(owner_list(owner), REMOVE, erased))
 
     async def erase(self, conversation_id: str, runs: Iterable[str], since: int) -> set[str]:
@@ -318,7 +320,7 @@ def _committed_result(entry: DurableAgentStateResponse) -> RunResult:
 def _messages(memory: AgentMemory) -> list[CommittedMessage]:
     messages, created_at = [], ""
     for entry in memory.entries:
-        created_at = max(created_at, _iso_utc(entry.created_at))
+        created_at = max(created_at, iso_utc(entry.created_at))
         if text := entry_text(entry):
             role = "assistant" if isinstance(entry, DurableAgentStateResponse) else "user"
             message = CommittedMessage(
@@ -331,7 +333,3 @@ def _messages(memory: AgentMemory) -> list[CommittedMessage]:
 def _decoded(value: Any) -> Any:
     # The extension answers an input and a state as the JSON text that the SDK has stored.
     return json.loads(value) if isinstance(value, str) else value
-
-
-def _iso_utc(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,13 +1,12 @@
 """The list of an owner's conversations: a durable entity for each owner, told of every run."""
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 import azure.durable_functions as df
 from pydantic import BaseModel
 
-from agentstream.model import ListedConversation, RunInput
+from agentstream.model import ListedConversation, RunInput, iso_utc, time_of
 
 OWNER_LIST = "owner_conversations"
 ADD = "add"
@@ -54,15 +53,9 @@ def entry_of(run: RunInput) -> dict[str, Any]:
     """Return a run's conversation as the ``add`` operation takes it."""
     title = " ".join(run.message.split())[:TITLE_CHARACTERS]
     entry = ListedConversation(
-        conversation_id=run.conversation_id, agent=run.agent, title=title, updated_at=iso_utc(run.created)
+        conversation_id=run.conversation_id, agent=run.agent, title=title, updated_at=iso_utc(time_of(run.created))
     )
     return entry.model_dump()
-
-
-def iso_utc(milliseconds: int) -> str:
-    """Return a time in ms since the epoch in ISO 8601, UTC."""
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def add_owner_list(blueprint: df.Blueprint) -> None:
