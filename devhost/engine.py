@@ -223,7 +223,7 @@ class Engine:
         try:
             async with self._invoking(function, episode, episode.work.instance_id):
                 if self.faults.strikes(Fault.DIE_IN_STEP, episode.work.instance_id):
-                    await self._die("the worker process died, as ordered")
+                    await self.die("the worker process died, as ordered")
                 result = await self._invoker.invoke(function, episode.context_json())
         except InvocationFailedError as error:
             episode.fail(error, error.stack_trace)
@@ -296,12 +296,12 @@ class Engine:
         reason = f"{name} ran for longer than functionTimeout"
         try:
             if self._loop is not None:
-                asyncio.run_coroutine_threadsafe(self._die(reason, number), self._loop).result(SETTLE_SECONDS)
+                asyncio.run_coroutine_threadsafe(self.die(reason, number), self._loop).result(SETTLE_SECONDS)
         finally:
             self._restart()
 
-    async def _die(self, reason: str, timed_out: int | None = None) -> None:
-        """Restart the process, having recorded what the real host, whose worker is another process, makes of it."""
+    async def die(self, reason: str, timed_out: int | None = None) -> None:
+        """End the worker and restart, having recorded what becomes of its invocations."""
         self._worker_is_dead = True
         print(f"The worker restarts, and everything in it ends: {reason}.", flush=True)
         try:
@@ -345,10 +345,10 @@ class Engine:
         """
         match fault:
             case Fault.WORKER_DEATH:
-                return partial(self._die, "the worker process died, as ordered")
+                return partial(self.die, "the worker process died, as ordered")
             case Fault.FUNCTION_TIMEOUT:
                 found = self.timeout.find(match)
-                return found and partial(self._die, f"{found[1]} ran for longer than functionTimeout", found[0])
+                return found and partial(self.die, f"{found[1]} ran for longer than functionTimeout", found[0])
             case Fault.OVERLAP:
                 for work in reversed(self._invoked.values()):
                     if isinstance(work, EntityWork) and match in work.entity_id and await self._overlap(work):
