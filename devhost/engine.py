@@ -34,8 +34,6 @@ DEAD_OWNER_CHECK_SECONDS = 0.5
 PURGE_SECONDS = 60
 # Others wait for the write lock while these are deleted.
 PURGE_BATCH = 100
-# What a blocked event loop gets to record what a worker's death ended; beyond, it is left to the leases.
-SETTLE_SECONDS = 5
 RESULT_DROPPED = "the lease was lost or the work is no longer wanted, so its result is dropped"
 COMMIT_REFUSED = "the state was changed by another execution, so this one's is not committed, whatever it has sent"
 
@@ -92,7 +90,6 @@ class Engine:
         self._restart = restart
         self.faults = Faults()
         self.timeout = FunctionTimeout(limits.function_timeout, self._timed_out)
-        self._loop: asyncio.AbstractEventLoop | None = None
         # By the number of their invocation.
         self._invoked: dict[int, Invoked] = {}
         self._worker_is_dead = False
@@ -107,7 +104,6 @@ class Engine:
 
     async def run(self) -> None:
         """Work until cancelled. What is in progress then is delivered again at the next start."""
-        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(self._lease_seconds / 4, self._renew))
@@ -292,13 +288,8 @@ class Engine:
     # The worker's end
 
     def _timed_out(self, number: int, name: str) -> None:
-        """Called on the watching thread: the event loop may be what hangs."""
-        reason = f"{name} ran for longer than functionTimeout"
-        try:
-            if self._loop is not None:
-                asyncio.run_coroutine_threadsafe(self.die(reason, number), self._loop).result(SETTLE_SECONDS)
-        finally:
-            self._restart()
+        task = asyncio.create_task(self.die(f"{name} ran for longer than functionTimeout", number))
+        self._tasks.add(task)
 
     async def die(self, reason: str, timed_out: int | None = None) -> None:
         """End the worker and restart, having recorded what becomes of its invocations."""
