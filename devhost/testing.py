@@ -184,8 +184,14 @@ class HostProcess:
         return self._process
 
     def _workers(self) -> list[psutil.Process]:
-        """Its worker, except for the moment in which it has none. A process that has ended has no command."""
-        return [child for child in psutil.Process(self.pid).children() if WORKER_MODULE in child.cmdline()]
+        """Its worker, except for the moment in which it has none, or where it has ended itself."""
+        workers = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # Of a process that has ended there is no command.
+                    workers += [child] if WORKER_MODULE in child.cmdline() else []
+        return workers
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
