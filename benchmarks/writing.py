@@ -99,15 +99,17 @@ async def callback(url: str) -> list[Figure]:
 
 @dataclass(frozen=True)
 class _Statistics:
-    """What Redis did per chunk: commands that a client sent, commands run, in scripts too, and its time in µs."""
+    """What Redis did per chunk: commands that a client sent, commands run, in scripts too, and its time in µs; and the
+    processor time of this process in µs, that of the pace included."""
 
     sent: float
     run: float
     microseconds: float
+    processor: float
 
 
 async def commands(url: str) -> list[Figure]:
-    """Redis commands per chunk of runs under way: at 100 chunks per second each, and as fast as it goes."""
+    """What chunks cost Redis and this process while runs are under way: at a pace, and as fast as it goes."""
     async with stream_handler() as handler, Redis.from_url(url, decode_responses=True) as client:
         # Once, so that Redis knows the scripts.
         await begin_run(handler, new_name())
@@ -117,6 +119,8 @@ async def commands(url: str) -> list[Figure]:
             ("100 chunks/s", 1, 300, 300, 0.01, {OURS: 1}),
             # With connections that are opened meanwhile.
             ("20 × 100 chunks/s", 20, 300, 30, 0.01, {}),
+            ("50 × 20 chunks/s", 50, 60, 6, 0.05, {}),
+            ("1,000 × 2 chunks/s", 1000, 8, 1, 0.5, {}),
             ("full speed", 1, 10_000, 500, 0.0, {OURS: 1}),
         ):
             ours = await _our_statistics(client, runs, chunks, pace)
@@ -124,28 +128,36 @@ async def commands(url: str) -> list[Figure]:
             sent = {OURS: [ours.sent], "reference": [theirs.sent]}
             run = {OURS: [ours.run], "reference": [theirs.run]}
             spent = {OURS: [ours.microseconds], "reference": [theirs.microseconds]}
+            processor = {OURS: [ours.processor], "reference": [theirs.processor]}
             figures += [
                 Figure(f"commands sent per chunk, {name}", "", sent, wanted=wanted),
                 Figure(f"commands run per chunk, in scripts too, {name}", "", run),
                 Figure(f"Redis's time per chunk, {name}", "µs", spent),
+                Figure(f"CPU of the writing process per chunk, {name}", "µs", processor),
             ]
         return figures
 
 
 async def _our_statistics(client: Any, runs: int, chunks: int, pace_seconds: float) -> _Statistics:
-    writers = [AttemptWriter(RunKey(new_name(), "run")) for _ in range(runs)]
-    for writer in writers:
-        await writer.start()
-    await client.config_resetstat()
+    begun = asyncio.Barrier(runs + 1)
 
-    async def write(writer: AttemptWriter) -> None:
+    async def write(number: int) -> None:
+        writer = AttemptWriter(RunKey(new_name(), "run"))
+        await writer.start()
+        await begun.wait()
+        await asyncio.sleep(pace_seconds * number / runs)
         for _ in range(chunks):
             writer.write(TEXT)
             await writer.drain()
             await asyncio.sleep(pace_seconds)
         await writer.close()
 
-    await asyncio.gather(*map(write, writers))
+    writing = asyncio.gather(*map(write, range(runs)))
+    await begun.wait()
+    await client.config_resetstat()
+    start = time.process_time()
+    await writing
+    processor = time.process_time() - start
     calls, microseconds = await _command_statistics(client)
     # All but these are run by the script, and in its time.
     sent = [name for name in calls if name.startswith(("evalsha", "script", "client", "hello"))]
@@ -154,21 +166,25 @@ async def _our_statistics(client: Any, runs: int, chunks: int, pace_seconds: flo
         sum(calls[name] for name in sent) / total,
         sum(calls.values()) / total,
         sum(microseconds[name] for name in sent) / total,
+        1e6 * processor / total,
     )
 
 
 async def _their_statistics(client: Any, url: str, runs: int, chunks: int, pace_seconds: float) -> _Statistics:
     await client.config_resetstat()
 
-    async def write(key: str) -> None:
-        for number in range(chunks):
-            await reference.write_chunk(url, key, TEXT, number)
+    async def write(key: str, number: int) -> None:
+        await asyncio.sleep(pace_seconds * number / runs)
+        for sequence in range(chunks):
+            await reference.write_chunk(url, key, TEXT, sequence)
             await asyncio.sleep(pace_seconds)
 
-    await asyncio.gather(*(write(new_name()) for _ in range(runs)))
+    start = time.process_time()
+    await asyncio.gather(*(write(new_name(), number) for number in range(runs)))
+    processor = time.process_time() - start
     calls, microseconds = await _command_statistics(client)
-    count = sum(calls.values()) / (runs * chunks)
-    return _Statistics(count, count, sum(microseconds.values()) / (runs * chunks))
+    count, total = sum(calls.values()), runs * chunks
+    return _Statistics(count / total, count / total, sum(microseconds.values()) / total, 1e6 * processor / total)
 
 
 async def _command_statistics(client: Any) -> tuple[dict[str, int], dict[str, int]]:

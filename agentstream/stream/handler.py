@@ -44,6 +44,7 @@ from agentstream.stream import scripts
 from agentstream.stream.cluster_watcher import ClusterWatcher, cluster_errors
 from agentstream.stream.listening import ANSWER_SECONDS
 from agentstream.stream.reader import Page, Reading
+from agentstream.stream.shared_pipeline import Argument, SharedPipeline
 from agentstream.stream.watcher import StreamWatcher, entry_characters
 
 # What one follower reads at a time. XRANGE counts entries: how large the next ones are is guessed from those before.
@@ -147,6 +148,8 @@ class RedisStreamHandler:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._keys = keys
         self._credentials = credentials
+        # A cluster's pipeline that fails closes the connections which other callers are using.
+        self._appends = SharedPipeline(scripts.APPEND, self._turn) if isinstance(commands, Redis) else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -242,11 +245,16 @@ class RedisStreamHandler:
         fields = [
             value
             for chunk in chunks
-            for value in (chunk.timestamp, chunk.text, "" if chunk.kind == MESSAGE else chunk.kind)
+            for value in (
+                chunk.timestamp,
+                chunk.text.encode(errors="replace"),
+                "" if chunk.kind == MESSAGE else chunk.kind,
+            )
         ]
-        return Verdict(
-            await self._run_script(scripts.APPEND, conversation_id, correlation_id, created, attempt, sequence, *fields)
-        )
+        arguments = self._arguments(conversation_id, correlation_id, created, attempt, sequence, *fields)
+        if self._appends is not None:
+            return Verdict(await self._appends.call(arguments))
+        return Verdict(await self._call_script(scripts.APPEND, arguments))
 
     async def write_chunk(
         self, conversation_id: str, text: str, sequence: int, *, correlation_id: str, attempt: int
@@ -506,7 +514,13 @@ class RedisStreamHandler:
     async def _run_script(
         self, script: str, conversation_id: str, correlation_id: str, created: int, *arguments: str | int
     ) -> Any:
-        keys_and_arguments = (
+        return await self._call_script(script, self._arguments(conversation_id, correlation_id, created, *arguments))
+
+    def _arguments(
+        self, conversation_id: str, correlation_id: str, created: int, *arguments: Argument
+    ) -> tuple[Argument, ...]:
+        """Return what every script is called with: how many keys it has, the keys, and its arguments."""
+        return (
             3,
             self._keys.stream(conversation_id),
             self._keys.runs(conversation_id),
@@ -516,11 +530,13 @@ class RedisStreamHandler:
             created,
             *arguments,
         )
+
+    async def _call_script(self, script: str, arguments: Sequence[Argument]) -> Any:
         async with self._turn() as commands:
             try:
-                return await commands.execute_command("EVALSHA", scripts.digest(script), *keys_and_arguments)
+                return await commands.execute_command("EVALSHA", scripts.digest(script), *arguments)
             except NoScriptError:
-                return await commands.execute_command("EVAL", script, *keys_and_arguments)
+                return await commands.execute_command("EVAL", script, *arguments)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[Any]:
