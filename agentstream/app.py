@@ -18,9 +18,9 @@ from agentstream.settings import Settings
 from agentstream.stream.clients import Streams, make_default
 
 SWITCH_SECONDS = 0.0005
-# Of Python's collector of garbage, in allocations and collections of the generation before. What a thousand runs hold is
-# looked through again and again by its defaults, at 15 % of the processor time, and for up to 0.6 s at a time in which
-# nothing else is done; by these, at 7 % and 0.2 s.
+# Of Python's collector of garbage, in allocations and collections of the generation before. By its defaults it looks
+# through what a thousand runs hold again and again, for 15 % of the processor time and up to 0.6 s in which nothing
+# else is done; by these for 7 %, and 0.2 s.
 GARBAGE_THRESHOLDS = (10_000, 10, 20)
 
 
