@@ -126,8 +126,10 @@ async def test_promise_6_one_writer_though_an_operation_is_executed_twice_at_onc
 async def test_promise_4_done_means_committed_though_the_state_was_lost_after_the_response(
     frail: App, model: ModelServer, conversation_id: str
 ) -> None:
-    await order(frail, "crash_after_response")
-    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer ", conversation_id]))
+    # Slow enough for the POST to be answered before the host crashes.
+    message = script(chunks=["the ", "answer ", conversation_id], delay_seconds=1)
+    run, following, reading = await start_and_follow(frail, message)
+    await order(frail, "crash_after_response", run["conversation_id"])
     await asyncio.to_thread(frail.host.wait)
     frail.host.start()
 
@@ -152,8 +154,9 @@ async def test_an_answer_whose_commit_was_refused_is_committed_by_the_next_execu
 async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered(
     frail: App, redis: RedisProcess
 ) -> None:
-    await order(frail, "crash_after_response")
-    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer"]))
+    # Slow enough for the POST to be answered before the host crashes.
+    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer"], delay_seconds=1))
+    await order(frail, "crash_after_response", run["conversation_id"])
     await asyncio.to_thread(frail.host.wait)
     redis.kill()
     redis.lose_data()
