@@ -1,4 +1,4 @@
-"""What each chunk costs the host on its way from the model to a follower, and whose cost it is."""
+"""What each chunk costs the worker on its way from the model to a follower, and whose cost it is."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ async def chunk_cost(url: str) -> list[Figure]:
     full speed, at which many travel together.
 
     The framework's is that of its entity code over the same model, without a callback; HTTP's that of an app which only
-    sends one piece per chunk, on the worker's server and through the host's proxy. The rest is ours, with the client of
+    sends one piece per chunk, on the worker's server. The rest is ours, with the client of
     Redis; at full speed with HTTP, since nobody knows how many chunks a piece holds.
     """
     async with (
@@ -86,7 +86,7 @@ async def _each(cpu_seconds: Measure) -> float:
 
 
 async def _cpu_seconds(host: HostProcess, follow: Callable[[], Coroutine[Any, Any, None]]) -> float:
-    process = psutil.Process(host.pid)
+    process = psutil.Process(host.worker_pid)
     before = process.cpu_times()
     await asyncio.gather(*(follow() for _ in range(RUNS)))
     after = process.cpu_times()

@@ -41,9 +41,9 @@ class Outcome:
     Attributes:
         wrong: How many followers did not get exactly what was written, in order.
         delivery_ms: From the agent's writing to the receipt, of each chunk by each follower.
-        cpu_us: The host's processor time per delivery, in microseconds.
-        connections: The host's connections to Redis.
-        resident_kb: The growth of the host's resident memory per follower.
+        cpu_us: The worker's processor time per delivery, in microseconds.
+        connections: The worker's connections to Redis.
+        resident_kb: The growth of the worker's resident memory per follower.
     """
 
     wrong: int
@@ -85,7 +85,7 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
     names = [new_name() for _ in range(load.streams)]
     for name in names:
         await handler.accept_run(name, "run", "TravelPlanner")
-    process = psutil.Process(host.pid)
+    process = psutil.Process(host.worker_pid)
     async with http_client(host) as client:
         resident = process.memory_info().rss
         followers = [_Follower(client, names[number % load.streams]) for number in range(load.followers)]
@@ -150,5 +150,5 @@ async def crowd(url: str) -> list[Figure]:
         ),
         Figure(f"{name}Redis connections", "", {OURS: [outcome.connections for outcome in outcomes]}, wanted={OURS: 8}),
         Figure(f"{name}resident each", "KB", {OURS: [outcome.resident_kb for outcome in outcomes]}, wanted={OURS: 80}),
-        Figure(f"{name}the host's CPU each", "µs", {OURS: [outcome.cpu_us for outcome in outcomes]}),
+        Figure(f"{name}the worker's CPU each", "µs", {OURS: [outcome.cpu_us for outcome in outcomes]}),
     ]

@@ -72,7 +72,7 @@ async def grow_followers(url: str) -> list[Curve]:
             if outcome.wrong:
                 raise ValueError(f"{outcome.wrong} of {followers} followers did not get what was written")
             costs[followers] = outcome.cpu_us
-    return [Curve("the host's CPU for a delivery", "µs", "followers", costs)]
+    return [Curve("the worker's CPU for a delivery", "µs", "followers", costs)]
 
 
 async def grow_runs(url: str) -> list[Curve]:
@@ -82,10 +82,10 @@ async def grow_runs(url: str) -> list[Curve]:
         await finish_runs(client, LEAST_RUNS, chunks=10)
         for at_once in RUNS:
             runs = max(LEAST_RUNS, at_once)
-            before = cpu_seconds(host.pid)
+            before = cpu_seconds(host.worker_pid)
             await finish_runs(client, runs, chunks=10, at_once=at_once)
-            costs[at_once] = 1000 * (cpu_seconds(host.pid) - before) / runs
-    return [Curve("the host's CPU for a run of ten chunks", "ms", "runs at a time", costs, wanted=1.3)]
+            costs[at_once] = 1000 * (cpu_seconds(host.worker_pid) - before) / runs
+    return [Curve("the worker's CPU for a run of ten chunks", "ms", "runs at a time", costs, wanted=1.3)]
 
 
 async def grow_conversations(url: str) -> list[Curve]:

@@ -42,11 +42,11 @@ async def flood(url: str) -> list[Figure]:
     async with overloaded_app(url, STREAM_MAX_FOLLOWERS=str(POSTS)) as (host, _), asking_for_health(host) as delays:
         await asyncio.sleep(CALM_SECONDS)
         delays.clear()
-        before = cpu_seconds(host.pid)
+        before = cpu_seconds(host.worker_pid)
         job = Job(host.base_url, [FLOOD_SCRIPT.message] * POSTS, posts_at_once=POSTS)
         async with clients(job) as flooding:
             await flooding.posted()
-            spent = cpu_seconds(host.pid) - before
+            spent = cpu_seconds(host.worker_pid) - before
             late = percentile(delays, 99)
             visits = await flooding.visits()
     accepted = [visit for visit in visits if visit.status == HTTPStatus.ACCEPTED]
@@ -67,7 +67,7 @@ async def flood(url: str) -> list[Figure]:
             wanted={OURS: 0},
         ),
         Figure(f"{name}health meanwhile, a new connection each, p99", "s", {OURS: [late]}, wanted={OURS: 0.5}),
-        Figure(f"{name}the host's CPU for each POST, runs included", "ms", {OURS: [1000 * spent / POSTS]}),
+        Figure(f"{name}the worker's CPU for each POST, runs included", "ms", {OURS: [1000 * spent / POSTS]}),
     ]
 
 
@@ -77,7 +77,7 @@ async def thousand_runs(url: str) -> list[Figure]:
         job = Job(host.base_url, [RUN_SCRIPT.message] * RUNS)
         async with clients(job) as following:
             await until_open(model, RUNS)
-            threads = psutil.Process(host.pid).num_threads()
+            threads = psutil.Process(host.worker_pid).num_threads()
             visits = await following.visits()
     at_a_time = await framework_runs_at_a_time(url)
     firsts = [visit.messages[0] for visit in visits if visit.messages]
@@ -115,7 +115,7 @@ async def framework_runs_at_a_time(url: str) -> int:
 async def memory(url: str) -> list[Figure]:
     """What one open run holds that waits for its model, and what its follower holds."""
     async with overloaded_app(url) as (host, model), http_client(host) as client:
-        process = psutil.Process(host.pid)
+        process = psutil.Process(host.worker_pid)
         # What is made once, on first use.
         await started(client, 20)
         await until_open(model, 20)

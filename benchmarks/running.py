@@ -5,10 +5,9 @@ import time
 from http import HTTPStatus
 
 import aiohttp
-import psutil
 
 from benchmarks.apps import http_client, running_app
-from benchmarks.measure import OURS, Figure, interleave
+from benchmarks.measure import OURS, Figure, cpu_seconds, interleave
 from benchmarks.reading import chunk_received
 from tests.scripts import script
 
@@ -36,23 +35,29 @@ async def first_chunk(url: str) -> list[Figure]:
 
 
 async def run_cost(url: str) -> list[Figure]:
-    """The host's processor time for a run, and what each chunk adds."""
+    """The processor time of the worker, and beside it of the embedded host, for a run, and what each chunk adds."""
     async with running_app(url) as host, http_client(host) as client:
-        process = psutil.Process(host.pid)
+        pids = {"worker": host.worker_pid, "host": host.pid}
 
-        async def cpu_ms(chunks: int, runs: int) -> float:
-            before = process.cpu_times()
+        async def cpu_ms(chunks: int, runs: int) -> dict[str, float]:
+            before = {name: cpu_seconds(pid) for name, pid in pids.items()}
             await finish_runs(client, runs, chunks)
-            after = process.cpu_times()
-            return 1000 * (after.user + after.system - before.user - before.system) / runs
+            return {name: 1000 * (cpu_seconds(pid) - before[name]) / runs for name, pid in pids.items()}
 
         await finish_runs(client, RUNS_AT_ONCE, 3)
         short = [await cpu_ms(3, 100) for _ in range(3)]
         long = [await cpu_ms(303, 20) for _ in range(3)]
-    each = [1000 * (many - few) / 300 for few, many in zip(short, long, strict=True)]
     return [
-        Figure("the host's CPU for a run of three chunks", "ms", {OURS: short}),
-        Figure("the host's CPU for each further chunk of a run, followed", "µs", {OURS: each}),
+        figure
+        for name in pids
+        for figure in (
+            Figure(f"the {name}'s CPU for a run of three chunks", "ms", {OURS: [costs[name] for costs in short]}),
+            Figure(
+                f"the {name}'s CPU for each further chunk of a run, followed",
+                "µs",
+                {OURS: [1000 * (many[name] - few[name]) / 300 for few, many in zip(short, long, strict=True)]},
+            ),
+        )
     ]
 
 

@@ -66,7 +66,7 @@ async def soak(url: str) -> list[Figure]:
                     asyncio.create_task(_visit(client, random.Random(number), deadline, failures))
                     for number in range(VISITORS)
                 ]
-                samples = await _sample(psutil.Process(host.pid), redis, path, deadline)
+                samples = await _sample(psutil.Process(host.worker_pid), redis, path, deadline)
                 await asyncio.gather(*visiting)
     print("\n".join(sample.row for sample in samples), flush=True)
     print("\n".join(f"  failed: {failure}" for failure in failures[:10]))

@@ -17,7 +17,7 @@ FOLLOWERS = 1_000
 FEW = 20
 STREAMS = (1, 20, 200, 1_000, 2_000)
 GROWING_CHUNKS_PER_SECOND = 100.0
-# Followers are told of silence, which costs the host something for each of them, whatever is delivered.
+# Followers are told of silence, which costs the worker something for each of them, whatever is delivered.
 HEARTBEAT_SECONDS = "120"
 
 
@@ -28,7 +28,7 @@ class Outcome:
     Attributes:
         wrong: How many followers did not get exactly what was written, in order.
         delivery_ms: From the agent's writing to the receipt, of each chunk by each follower.
-        cpu_us: The host's processor time per delivery, in microseconds.
+        cpu_us: The worker's processor time per delivery, in microseconds.
     """
 
     wrong: int
@@ -45,9 +45,9 @@ async def follow_apart(host: HostProcess, handler: RedisStreamHandler, load: Loa
     async with clients(Job(host.base_url, paths=[f"/api/agent/stream/{name}" for name in followed])) as following:
         await following.connected()
         await asyncio.sleep(SETTLE_SECONDS)
-        before = cpu_seconds(host.pid)
+        before = cpu_seconds(host.worker_pid)
         texts = await asyncio.gather(*(write(load, name, number) for number, name in enumerate(names)))
-        spent = cpu_seconds(host.pid) - before
+        spent = cpu_seconds(host.worker_pid) - before
         for name in names:
             await handler.write_completion(name, correlation_id="run")
         visits = await following.visits()
@@ -77,8 +77,8 @@ async def streams(url: str) -> list[Figure]:
         Figure(f"{name}not exact", "", {OURS: wrong}, wanted={OURS: 0}),
         _delivery(name, outcomes[many], 50, wanted=10),
         _delivery(name, outcomes[many], 99, wanted=250),
-        Figure(f"{name}the host's CPU each", "µs", {OURS: [outcome.cpu_us for outcome in outcomes[many]]}),
-        Figure(f"{name}the host's CPU each, against 20 streams", "times", {OURS: ratios}, wanted={OURS: 1.3}),
+        Figure(f"{name}the worker's CPU each", "µs", {OURS: [outcome.cpu_us for outcome in outcomes[many]]}),
+        Figure(f"{name}the worker's CPU each, against 20 streams", "times", {OURS: ratios}, wanted={OURS: 1.3}),
     ]
 
 
@@ -100,4 +100,4 @@ async def grow_streams(url: str) -> list[Curve]:
             if outcome.wrong:
                 raise ValueError(f"{outcome.wrong} of {number} followers did not get what was written")
             costs[number] = outcome.cpu_us
-    return [Curve("the host's CPU for a delivery, one follower a stream", "µs", "streams", costs, wanted=1.3)]
+    return [Curve("the worker's CPU for a delivery, one follower a stream", "µs", "streams", costs, wanted=1.3)]

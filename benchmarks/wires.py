@@ -1,4 +1,4 @@
-"""What the other wires cost beside our own: the host's processor time for an event, replayed and live."""
+"""What the other wires cost beside our own: the worker's processor time for an event, replayed and live."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,28 +28,28 @@ async def wires(url: str) -> list[Figure]:
         await write_whole_run(handler, replayed, [TEXT] * REPLAYED_CHUNKS)
 
         async def replay(path: str) -> float:
-            before = cpu_seconds(host.pid)
+            before = cpu_seconds(host.worker_pid)
             await read(client, path, REPLAYED_CHUNKS)
-            return 1e6 * (cpu_seconds(host.pid) - before) / REPLAYED_CHUNKS
+            return 1e6 * (cpu_seconds(host.worker_pid) - before) / REPLAYED_CHUNKS
 
         async def live(path_of: Callable[[str], str]) -> float:
             name = new_name()
             attempt = await begin_run(handler, name)
             following = [asyncio.create_task(read(client, path_of(name), LIVE_CHUNKS)) for _ in range(FOLLOWERS)]
             await asyncio.sleep(1)
-            before = cpu_seconds(host.pid)
+            before = cpu_seconds(host.worker_pid)
             for sequence in range(LIVE_CHUNKS):
                 await handler.append(name, "run", attempt, sequence, [Chunk(TEXT, 0)])
                 await asyncio.sleep(CHUNK_SECONDS)
             await handler.write_completion(name, correlation_id="run")
             await asyncio.gather(*following)
-            return 1e6 * (cpu_seconds(host.pid) - before) / LIVE_CHUNKS / FOLLOWERS
+            return 1e6 * (cpu_seconds(host.worker_pid) - before) / LIVE_CHUNKS / FOLLOWERS
 
         replays = await interleave(3, {wire: partial(replay, path(replayed)) for wire, path in PATHS.items()})
         lives = await interleave(3, {wire: partial(live, path) for wire, path in PATHS.items()})
     return [
-        Figure("the host's CPU for an event that is replayed, by wire", "µs", replays),
-        Figure("the host's CPU for an event that is delivered live, by wire", "µs", lives),
+        Figure("the worker's CPU for an event that is replayed, by wire", "µs", replays),
+        Figure("the worker's CPU for an event that is delivered live, by wire", "µs", lives),
     ]
 
 

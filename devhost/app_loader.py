@@ -17,7 +17,7 @@ from typing import Any
 
 import azure.functions as func
 
-from devhost.worker import FunctionMetadata
+from devhost.rpc import FunctionMetadata
 
 MODULE = "function_app"
 IN, OUT, INOUT = range(3)

@@ -34,8 +34,6 @@ DEAD_OWNER_CHECK_SECONDS = 0.5
 PURGE_SECONDS = 60
 # Others wait for the write lock while these are deleted.
 PURGE_BATCH = 100
-# What a blocked event loop gets to record what a worker's death ended; beyond, it is left to the leases.
-SETTLE_SECONDS = 5
 RESULT_DROPPED = "the lease was lost or the work is no longer wanted, so its result is dropped"
 COMMIT_REFUSED = "the state was changed by another execution, so this one's is not committed, whatever it has sent"
 
@@ -92,7 +90,6 @@ class Engine:
         self._restart = restart
         self.faults = Faults()
         self.timeout = FunctionTimeout(limits.function_timeout, self._timed_out)
-        self._loop: asyncio.AbstractEventLoop | None = None
         # By the number of their invocation.
         self._invoked: dict[int, Invoked] = {}
         self._worker_is_dead = False
@@ -107,7 +104,6 @@ class Engine:
 
     async def run(self) -> None:
         """Work until cancelled. What is in progress then is delivered again at the next start."""
-        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(self._lease_seconds / 4, self._renew))
@@ -223,7 +219,7 @@ class Engine:
         try:
             async with self._invoking(function, episode, episode.work.instance_id):
                 if self.faults.strikes(Fault.DIE_IN_STEP, episode.work.instance_id):
-                    await self._die("the worker process died, as ordered")
+                    await self.die("the worker process died, as ordered")
                 result = await self._invoker.invoke(function, episode.context_json())
         except InvocationFailedError as error:
             episode.fail(error, error.stack_trace)
@@ -292,16 +288,11 @@ class Engine:
     # The worker's end
 
     def _timed_out(self, number: int, name: str) -> None:
-        """Called on the watching thread: the event loop may be what hangs."""
-        reason = f"{name} ran for longer than functionTimeout"
-        try:
-            if self._loop is not None:
-                asyncio.run_coroutine_threadsafe(self._die(reason, number), self._loop).result(SETTLE_SECONDS)
-        finally:
-            self._restart()
+        task = asyncio.create_task(self.die(f"{name} ran for longer than functionTimeout", number))
+        self._tasks.add(task)
 
-    async def _die(self, reason: str, timed_out: int | None = None) -> None:
-        """Restart the process, having recorded what the real host, whose worker is another process, makes of it."""
+    async def die(self, reason: str, timed_out: int | None = None) -> None:
+        """End the worker and restart, having recorded what becomes of its invocations."""
         self._worker_is_dead = True
         print(f"The worker restarts, and everything in it ends: {reason}.", flush=True)
         try:
@@ -345,10 +336,10 @@ class Engine:
         """
         match fault:
             case Fault.WORKER_DEATH:
-                return partial(self._die, "the worker process died, as ordered")
+                return partial(self.die, "the worker process died, as ordered")
             case Fault.FUNCTION_TIMEOUT:
                 found = self.timeout.find(match)
-                return found and partial(self._die, f"{found[1]} ran for longer than functionTimeout", found[0])
+                return found and partial(self.die, f"{found[1]} ran for longer than functionTimeout", found[0])
             case Fault.OVERLAP:
                 for work in reversed(self._invoked.values()):
                     if isinstance(work, EntityWork) and match in work.entity_id and await self._overlap(work):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from devhost.rpc import InvocationRequest, RpcHttp, TypedData
+from devhost.rpc import FunctionMetadata, InvocationRequest, RpcHttp, TypedData
 from devhost.schedules import next_time
-from devhost.worker import FunctionMetadata, Worker, thread_count
+from devhost.worker import Worker, thread_count
 
 
 class Trigger(StrEnum):

@@ -5,11 +5,11 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
-from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
 
+from devhost import logs
 from devhost.engine import Engine, Limits
 from devhost.functions import Function, FunctionTable, Invoker, Trigger
 from devhost.host_config import Cors, HostConfig
@@ -19,7 +19,7 @@ from devhost.http_triggers import function_path, function_routes
 from devhost.processes import restart
 from devhost.protocol_v1.management_api import RPC_PATH, WEBHOOK_PATH, ManagementApi
 from devhost.timers import Timers
-from devhost.worker import Worker
+from devhost.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Host:
         self,
         config: HostConfig,
         cors: Cors,
-        worker: Worker,
+        worker: WorkerProcess,
         functions: FunctionTable,
         listener: socket,
         state_dir: Path,
@@ -84,7 +84,9 @@ class Host:
             await server.ready.wait()
         self._announce(base_url)
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, working, *serving], return_when=asyncio.FIRST_COMPLETED)
+        dying = asyncio.create_task(self._outlive_worker(engine))
+        await asyncio.wait([stopping, dying, working, *serving], return_when=asyncio.FIRST_COMPLETED)
+        dying.cancel()
         failed = not stopping.done()
         if working.done():
             logger.critical("the durable engine stopped", exc_info=working.exception())
@@ -93,12 +95,20 @@ class Host:
         # functions in progress make of that is not their result.
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        # Open streams are cut on purpose, and uvicorn logs each of them as an error.
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        logs.silence_servers()
         for server, _ in servers:
             server.should_exit = True
         await asyncio.gather(*serving, return_exceptions=True)
+        await self._worker.stop()
         return int(failed)
+
+    async def _outlive_worker(self, engine: Engine) -> None:
+        await self._worker.ended.wait()
+        await engine.die("the worker process has ended by itself")
+
+    def _restart(self) -> None:
+        self._worker.kill()
+        restart("--port", str(self._listener.getsockname()[1]))
 
     def _engine(self, invoker: Invoker) -> Engine:
         default = FUNCTIONS_PER_CORE * (os.cpu_count() or 1)
@@ -109,14 +119,13 @@ class Host:
             retention=float(os.environ.get(RETENTION_SETTING, DEFAULT_RETENTION_HOURS)) * 3600,
         )
         lease_seconds = float(os.environ.get(LEASE_SETTING, DEFAULT_LEASE_SECONDS))
-        port = self._listener.getsockname()[1]
         return Engine(
             self._state_dir / "durable.sqlite",
             self._functions,
             invoker,
             lease_seconds,
             limits,
-            partial(restart, "--port", str(port)),
+            self._restart,
         )
 
     def _announce(self, base_url: str) -> None:

@@ -1,8 +1,7 @@
-"""The messages between host and worker that this host needs, named as in ``FunctionRpc.proto``.
+"""The messages between host and worker that this host needs, named as in ``FunctionRpc.proto``."""
 
-Plain objects: host and worker live in one process, so nothing is serialised.
-"""
-
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,3 +86,50 @@ class InvocationRequest:
         self.trigger_metadata: dict[str, TypedData] = {}
         self.trace_context = SimpleNamespace(trace_parent=traceparent, trace_state=tracestate, attributes={})
         self.retry_context = SimpleNamespace(retry_count=0, max_retry_count=0, exception=None)
+
+
+@dataclass(frozen=True)
+class InvocationCancel:
+    """Nobody waits for this invocation any more."""
+
+    invocation_id: str
+
+
+@dataclass(frozen=True)
+class InvocationResponse:
+    """What a function returned, or the message and stack trace of what it raised."""
+
+    invocation_id: str
+    return_value: TypedData | None = None
+    failure: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class FunctionMetadata:
+    """A function as the worker announces it; each of ``raw_bindings`` is a JSON object, as in a ``function.json``."""
+
+    function_id: str
+    name: str
+    raw_bindings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WorkerInitRequest:
+    """The order to load the app of a directory."""
+
+    function_app_directory: Path
+
+
+@dataclass(frozen=True)
+class WorkerInitResponse:
+    """The loaded functions and the origin of the worker's own HTTP server, if it has one; or, in one line, why the app
+    cannot be loaded, which is empty where the worker has printed it."""
+
+    functions: tuple[FunctionMetadata, ...] = ()
+    http_uri: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkerTerminate:
+    """The order to end."""

@@ -12,7 +12,7 @@ from typing import Any
 import azure_functions_runtime
 
 from devhost import rpc
-from devhost.worker import FunctionMetadata, InvocationFailedError
+from devhost.worker import InvocationFailedError
 
 HTTP_ADDRESS = "127.0.0.1"
 LIBRARY_LOGGER = "azure.functions"
@@ -75,7 +75,7 @@ class RuntimeWorker:
     def __init__(self) -> None:
         self.http_uri: str | None = None
 
-    async def load(self, directory: Path) -> list[FunctionMetadata]:
+    async def load(self, directory: Path) -> list[rpc.FunctionMetadata]:
         sys.path.insert(0, str(directory))
         azure_functions_runtime.start_threadpool_executor()
         with _silenced(LIBRARY_LOGGER):
@@ -103,10 +103,10 @@ def _request(**requests: Any) -> SimpleNamespace:
     return SimpleNamespace(request=SimpleNamespace(**requests), properties={"host": HTTP_ADDRESS, "protos": PROTOS})
 
 
-async def _load(function: Any) -> FunctionMetadata:
+async def _load(function: Any) -> rpc.FunctionMetadata:
     request = SimpleNamespace(function_id=function.function_id)
     await azure_functions_runtime.function_load_request(_request(function_load_request=request))
-    return FunctionMetadata(function.function_id, function.name, tuple(function.raw_bindings))
+    return rpc.FunctionMetadata(function.function_id, function.name, tuple(function.raw_bindings))
 
 
 def _load_error(error: Exception) -> BaseException:

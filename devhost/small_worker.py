@@ -22,8 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from devhost.app_loader import LoadedFunction, binding_converter, http_extension, load_functions
 from devhost.http_server import bind, make_server, origin
-from devhost.rpc import InvocationRequest, RpcHttp, RpcHttpCookie, TypedData
-from devhost.worker import INVOCATION_ID_HEADER, FunctionMetadata, InvocationFailedError, thread_count
+from devhost.rpc import FunctionMetadata, InvocationRequest, RpcHttp, RpcHttpCookie, TypedData
+from devhost.worker import INVOCATION_ID_HEADER, InvocationFailedError, thread_count
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Self
 
 import psutil
 
+WORKER_MODULE = "devhost.worker_main"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -68,6 +69,12 @@ class HostProcess:
         return self._running().pid
 
     @property
+    def worker_pid(self) -> int:
+        """The id of its worker's process, which is its newest."""
+        [worker] = self._workers()
+        return worker.pid
+
+    @property
     def log(self) -> str:
         """Everything printed since the first start."""
         return "".join(self._output)
@@ -93,8 +100,11 @@ class HostProcess:
 
     def kill(self) -> None:
         """SIGKILL: it gets no chance to put anything in order."""
+        workers = self._workers()
         self._running().kill()
         self._ended(timeout=30)
+        # Its worker sees that it is gone.
+        psutil.wait_procs(workers, timeout=30)
 
     def restart(self, timeout: float = 60) -> None:
         """SIGKILL and a new start over the same port and durable state, which is ready when this returns.
@@ -121,9 +131,10 @@ class HostProcess:
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            self._running().send_signal(signal.SIGSTOP)
-            while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
-                time.sleep(0.001)
+            for process in (*self._workers(), psutil.Process(self.pid)):
+                process.suspend()
+                while process.status() != psutil.STATUS_STOPPED:
+                    time.sleep(0.001)
             if self._can_write():
                 return
             self.resume()
@@ -132,7 +143,8 @@ class HostProcess:
 
     def resume(self) -> None:
         """SIGCONT: a paused one goes on where it was stopped."""
-        self._running().send_signal(signal.SIGCONT)
+        for process in (psutil.Process(self.pid), *self._workers()):
+            process.resume()
 
     def wait(self, timeout: float = 30) -> int:
         """Wait for it to end by itself; the exit status."""
@@ -158,7 +170,7 @@ class HostProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
+            self.resume()
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
@@ -170,6 +182,16 @@ class HostProcess:
         if self._process is None:
             raise RuntimeError("the host was not started")
         return self._process
+
+    def _workers(self) -> list[psutil.Process]:
+        """Its worker, except for the moment in which it has none, or where it has ended itself."""
+        workers = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # Of a process that has ended there is no command.
+                    workers += [child] if WORKER_MODULE in child.cmdline() else []
+        return workers
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

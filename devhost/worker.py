@@ -1,22 +1,12 @@
 """The Python worker as the host sees it, and which one this process has."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from devhost.rpc import InvocationRequest, TypedData
+from devhost.rpc import FunctionMetadata, InvocationRequest, TypedData
 
 INVOCATION_ID_HEADER = "x-ms-invocation-id"
-
-
-@dataclass(frozen=True)
-class FunctionMetadata:
-    """A function as the worker announces it; each of ``raw_bindings`` is a JSON object, as in a ``function.json``."""
-
-    function_id: str
-    name: str
-    raw_bindings: tuple[str, ...]
 
 
 class InvocationFailedError(Exception):

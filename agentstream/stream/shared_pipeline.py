@@ -21,7 +21,7 @@ from agentstream.stream import scripts
 # a longer silence does not wait.
 GATHER_SECONDS = 0.005
 # What goes together also succeeds or fails together where the connection does, so it has to be done soon.
-MAX_CALLS = 100
+MAX_CALLS = 500
 MAX_BYTES = 256 * 1024
 
 Argument = str | int | bytes

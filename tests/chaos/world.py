@@ -23,6 +23,8 @@ from tests.waiting import eventually
 
 LEASE_SECONDS = 1
 TOKEN_SECONDS = 2
+# Far more than a run takes; what dies in a step of its orchestration ends only then.
+RUN_TIMEOUT_SECONDS = 15
 # Of orchestrations and entities together: few enough to be taken, more than the runs of a scenario.
 STEPS = 12
 FAULTS_ROUTE = "/runtime/webhooks/durabletask/faults"
@@ -218,7 +220,7 @@ async def running_world(directory: Path, *, signs_in: bool) -> AsyncIterator[Wor
             "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
             "OPENAI_BASE_URL": model.base_url,
             "HEARTBEAT_SECONDS": "1",
-            "RUN_TIMEOUT_SECONDS": "30",
+            "RUN_TIMEOUT_SECONDS": str(RUN_TIMEOUT_SECONDS),
             "DEVHOST_LEASE_SECONDS": str(LEASE_SECONDS),
             "DEVHOST_FAULTS": "1",
             "AzureFunctionsJobHost__extensions__durableTask__maxConcurrentOrchestratorFunctions": str(STEPS),

@@ -75,7 +75,7 @@ async def test_cut_ten_times_at_any_byte(app: App) -> None:
 async def test_the_host_is_killed_and_started_again_in_the_middle_of_responses_that_end(brief: App) -> None:
     # Version 6 of the AI SDK knows no reset.
     clients = [*AG_UI, "ai"]
-    message = reply(chunks=CHUNKS * 6, delay_seconds=0.15)
+    message = reply(chunks=CHUNKS * 3, delay_seconds=0.15)
     async with AsyncExitStack() as stack:
         scripts = [await stack.enter_async_context(asking(client, brief.host.base_url, message)) for client in clients]
         await asyncio.gather(*(running.printed(3) for running in scripts))
@@ -85,7 +85,7 @@ async def test_the_host_is_killed_and_started_again_in_the_middle_of_responses_t
         for running in scripts:
             lines = await running.finish(60)
             await assert_shows_what_is_committed(brief, lines)
-            assert shown(lines)["text"] == "".join(CHUNKS * 6)
+            assert shown(lines)["text"] == "".join(CHUNKS * 3)
 
 
 @pytest.mark.parametrize("client", AG_UI)

@@ -38,8 +38,14 @@ def state_dir(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A Redis of one's own, to be harmed."""
-    with RedisProcess(tmp_path / "redis") as redis:
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """A Redis of a module's own, to be harmed by its tests; each leaves it running."""
+    with RedisProcess(tmp_path_factory.mktemp("redis") / "data") as redis:
         yield redis
+
+
+@pytest.fixture(scope="module")
+def durable_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The durable state of the host that the tests of a module share."""
+    return tmp_path_factory.mktemp("durable")

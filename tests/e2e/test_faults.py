@@ -29,16 +29,16 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def frail(redis: RedisProcess, model: ModelServer, state_dir: Path) -> AsyncIterator[App]:
-    """An app of one's own, to be harmed."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def frail(redis: RedisProcess, model: ModelServer, durable_dir: Path) -> AsyncIterator[App]:
+    """An app to be harmed; each test leaves it running."""
     env = {
         "REDIS_CONNECTION_STRING": redis.url,
         "OPENAI_BASE_URL": model.base_url,
         "HEARTBEAT_SECONDS": "1",
         "REDIS_STREAM_TTL_MINUTES": "0.05",
     }
-    async with running_app(state_dir, env) as app:
+    async with running_app(durable_dir, env) as app:
         yield app
 
 
@@ -102,11 +102,11 @@ async def test_the_host_is_killed_in_the_middle_of_a_run(frail: App) -> None:
     assert reset == {"correlation_id": run["correlation_id"], "reason": "attempt"}
 
 
-async def test_promise_4_done_means_committed(frail: App, state_dir: Path) -> None:
+async def test_promise_4_done_means_committed(frail: App, durable_dir: Path) -> None:
     run = await frail.start_run(script(chunks=["the ", "answer"], delay_seconds=0.3))
     await anext(frail.follow(run["stream_url"]))
     # Whoever holds the write lock of the durable state keeps the runtime from committing anything.
-    durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
+    durable_state = sqlite3.connect(durable_dir / "durable.sqlite", isolation_level=None)
     durable_state.execute("BEGIN IMMEDIATE")
 
     async def has_answered() -> bool:

@@ -27,8 +27,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def hasty(model: ModelServer, redis_url: str, state_dir: Path) -> AsyncIterator[App]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def hasty(model: ModelServer, redis_url: str, durable_dir: Path) -> AsyncIterator[App]:
     """An app that serves one follower at a time, for two seconds."""
     env = {
         "REDIS_CONNECTION_STRING": redis_url,
@@ -38,7 +38,7 @@ async def hasty(model: ModelServer, redis_url: str, state_dir: Path) -> AsyncIte
         "STREAM_MAX_FOLLOWERS": "1",
         "WAIT_FOR_RESPONSE_SECONDS": "20",
     }
-    async with running_app(state_dir, env) as app:
+    async with running_app(durable_dir, env) as app:
         yield app
 
 
@@ -86,12 +86,14 @@ async def test_promise_8_bounded_a_follower_that_never_reads_ends_by_the_clock(
         await eventually(is_served)
 
 
-async def test_promise_8_bounded_waiting_for_a_response_is_following(hasty: App, model: ModelServer) -> None:
+async def test_promise_8_bounded_waiting_for_a_response_is_following(
+    hasty: App, model: ModelServer, conversation_id: str
+) -> None:
     run = await hasty.start_run(script(chunks=["b"]))
     await hasty.finish(run)
     calls = len(model.calls)
     hanging = {"message": script(chunks=["a"], hangs_after=1), "wait_for_response": True}
-    waiting = asyncio.create_task(hasty.client.post(RUN_ROUTE, json=hanging))
+    waiting = asyncio.create_task(hasty.client.post(RUN_ROUTE, json=hanging | {"conversation_id": conversation_id}))
 
     async def has_begun() -> bool:
         return len(model.calls) > calls
@@ -104,7 +106,10 @@ async def test_promise_8_bounded_waiting_for_a_response_is_following(hasty: App,
     assert "followers" in problem_detail(follower)
     assert over.status_code == httpx.codes.ACCEPTED
     assert over.headers["location"] == over.json()["stream_url"]
-    waiting.cancel()
+    messages = (await hasty.client.get(f"/api/agent/conversations/{conversation_id}")).json()["messages"]
+    for status_url in (over.json()["status_url"], f"/api/agent/runs/{messages[0]['correlation_id']}"):
+        await hasty.client.post(f"{status_url}/cancel")
+    await waiting
 
 
 async def test_a_plain_text_that_ends_by_the_clock_says_so_and_where_it_goes_on(hasty: App) -> None:
@@ -151,31 +156,43 @@ async def fall_back(redis: Any, conversation_id: str) -> None:
     await pipeline.execute()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+    """What stands between Redis and the app that is called remote."""
+    async with Proxy(int(redis_url.rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def remote(model: ModelServer, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    env = {
+        "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
+        "OPENAI_BASE_URL": model.base_url,
+        "HEARTBEAT_SECONDS": "1",
+    }
+    async with running_app(tmp_path_factory.mktemp("remote"), env) as app:
+        yield app
+
+
 @pytest.mark.parametrize("path", ["", "?correlation_id=run"])
 async def test_promise_5_it_converges_when_a_failover_lost_what_a_follower_holds(
-    model: ModelServer, redis_url: str, stream: RedisStreamHandler, state_dir: Path, conversation_id: str, path: str
+    remote: App, proxy: Proxy, redis_url: str, stream: RedisStreamHandler, conversation_id: str, path: str
 ) -> None:
     path = f"/api/agent/stream/{conversation_id}{path}"
     await stream.accept_run(conversation_id, "run", "TravelPlanner")
     _, attempt = await stream.begin_attempt(conversation_id, "run")
     await stream.append(conversation_id, "run", attempt, 0, [Chunk(text, 0) for text in ("the ", "lost ", "text")])
+    following = RecordingFollower(lambda: remote.host.base_url, path)
+    reading = asyncio.create_task(following.follow())
+    await following.received(3)
+    held = following.events[-1].id
     client: Any = Redis.from_url(redis_url)
-    async with client, Proxy(int(redis_url.rpartition(":")[2])) as proxy:
-        env = {
-            "REDIS_CONNECTION_STRING": f"redis://127.0.0.1:{proxy.port}",
-            "OPENAI_BASE_URL": model.base_url,
-            "HEARTBEAT_SECONDS": "1",
-        }
-        async with running_app(state_dir, env) as app:
-            following = RecordingFollower(lambda: app.host.base_url, path)
-            reading = asyncio.create_task(following.follow())
-            await following.received(3)
-            held = following.events[-1].id
-            with proxy.outage():
-                await fall_back(client, conversation_id)
-            await reading
-            late = await app.events(path, {"cursor": held})
-            resumed = await app.events(path, {"cursor": late[0].id})
+    async with client:
+        with proxy.outage():
+            await fall_back(client, conversation_id)
+        await reading
+    late = await remote.events(path, {"cursor": held})
+    resumed = await remote.events(path, {"cursor": late[0].id})
 
     assert (following.text, following.connections) == ("the answer", 1)
     assert [event.event for event in late] == ["reset", "message", "message", "done"]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest_asyncio
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
+from agentstream.runs.starter import run_of_key
 from agentstream.settings import Settings
 from agentstream.stream.clients import create_stream_handler
 from devhost.testing import HostProcess
-from tests.app import App, app_of, error_of, running_app, text_of
+from tests.app import RUN_ROUTE, App, app_of, error_of, running_app, text_of
 from tests.model_server import ModelServer
 from tests.recording_follower import RecordingFollower, problem_detail
 from tests.redis_process import RedisProcess
@@ -29,23 +31,37 @@ FAULTS = "/runtime/webhooks/durabletask/faults"
 LONG = [f"{number} " for number in range(40)]
 TEXT = "".join(LONG)
 TERMINAL = ("done", "error", "cancelled")
-# What ends only when the run timer has fired; not before the worker is back.
-TIMED = pytest.mark.parametrize("frail", ["15"], indirect=True)
+# What ends only when the run timer has fired: soon, or when the worker is back, however busy the machine is.
+SOON = pytest.mark.parametrize("timed", ["5"], indirect=True)
+LATE = pytest.mark.parametrize("timed", ["15"], indirect=True)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def frail(
-    request: pytest.FixtureRequest, redis: RedisProcess, model: ModelServer, state_dir: Path
-) -> AsyncIterator[App]:
-    """An app of one's own on a host that does harm when it is asked to; a parameter is its run timer's seconds."""
+def running_frail(
+    model: ModelServer, redis: RedisProcess, directory: Path, timer_seconds: str
+) -> AbstractAsyncContextManager[App]:
+    """Run an app on a host that does harm when it is asked to; each test leaves it running."""
     env = {
         "REDIS_CONNECTION_STRING": redis.url,
         "OPENAI_BASE_URL": model.base_url,
         "HEARTBEAT_SECONDS": "1",
-        "RUN_TIMEOUT_SECONDS": getattr(request, "param", "60"),
+        "RUN_TIMEOUT_SECONDS": timer_seconds,
         "DEVHOST_FAULTS": "1",
     }
-    async with running_app(state_dir, env) as app:
+    return running_app(directory, env)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def frail(redis: RedisProcess, model: ModelServer, durable_dir: Path) -> AsyncIterator[App]:
+    async with running_frail(model, redis, durable_dir, "60") as app:
+        yield app
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def timed(
+    request: pytest.FixtureRequest, redis: RedisProcess, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[App]:
+    """One whose run timer fires after the parameter's seconds."""
+    async with running_frail(model, redis, tmp_path_factory.mktemp("timed"), request.param) as app:
         yield app
 
 
@@ -54,8 +70,14 @@ async def order(app: App, fault: str, match: str = "", skip: int = 0) -> None:
     assert response.status_code == httpx.codes.ACCEPTED, response.text
 
 
-async def start_and_follow(app: App, message: str) -> tuple[dict[str, Any], RecordingFollower, asyncio.Task[None]]:
-    run = await app.start_run(message)
+async def start_and_follow(
+    app: App, message: str, key: str = ""
+) -> tuple[dict[str, Any], RecordingFollower, asyncio.Task[None]]:
+    """Start a run, by an idempotency key if one is given, and follow it."""
+    headers = {"Idempotency-Key": key} if key else {}
+    response = await app.client.post(RUN_ROUTE, json={"message": message}, headers=headers)
+    assert response.status_code == httpx.codes.ACCEPTED, response.text
+    run: dict[str, Any] = response.json()
     following = RecordingFollower(lambda: app.host.base_url, run["stream_url"])
     return run, following, asyncio.create_task(following.follow())
 
@@ -104,8 +126,10 @@ async def test_promise_6_one_writer_though_an_operation_is_executed_twice_at_onc
 async def test_promise_4_done_means_committed_though_the_state_was_lost_after_the_response(
     frail: App, model: ModelServer, conversation_id: str
 ) -> None:
-    await order(frail, "crash_after_response")
-    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer ", conversation_id]))
+    # Slow enough for the POST to be answered before the host crashes.
+    message = script(chunks=["the ", "answer ", conversation_id], delay_seconds=1)
+    run, following, reading = await start_and_follow(frail, message)
+    await order(frail, "crash_after_response", run["conversation_id"])
     await asyncio.to_thread(frail.host.wait)
     frail.host.start()
 
@@ -130,8 +154,9 @@ async def test_an_answer_whose_commit_was_refused_is_committed_by_the_next_execu
 async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered(
     frail: App, redis: RedisProcess
 ) -> None:
-    await order(frail, "crash_after_response")
-    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer"]))
+    # Slow enough for the POST to be answered before the host crashes.
+    run, following, reading = await start_and_follow(frail, script(chunks=["the ", "answer"], delay_seconds=1))
+    await order(frail, "crash_after_response", run["conversation_id"])
     await asyncio.to_thread(frail.host.wait)
     redis.kill()
     redis.lose_data()
@@ -143,40 +168,45 @@ async def test_done_waits_for_the_commit_though_redis_has_lost_what_was_answered
     await assert_one_answer(frail, run, following, "the answer")
 
 
-@TIMED
-async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(frail: App) -> None:
-    await order(frail, "die_in_step", skip=1)
-    run, following, reading = await start_and_follow(frail, script(chunks=["so far"], hangs_after=1))
+@SOON
+async def test_promise_3_it_ends_when_the_worker_dies_in_a_step_of_the_orchestration(
+    timed: App, conversation_id: str
+) -> None:
+    await order(timed, "die_in_step", run_of_key("TravelPlanner", conversation_id, None), skip=1)
+    message = script(chunks=["so far"], hangs_after=1)
+    run, following, reading = await start_and_follow(timed, message, conversation_id)
     await following.received(1)
 
     # An event that it does not wait for: a step all the same.
     instance = f"/runtime/webhooks/durabletask/instances/{run['correlation_id']}"
-    await frail.client.post(f"{instance}/raiseEvent/step", json=None)
+    await timed.client.post(f"{instance}/raiseEvent/step", json=None)
 
     await reading
     assert error_of(following.events)["code"] == "internal_error"
-    status = await frail.run(run["correlation_id"])
+    status = await timed.run(run["correlation_id"])
     assert (status["status"], status["response"]) == ("failed", None)
-    messages = (await frail.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
+    messages = (await timed.client.get(f"/api/agent/conversations/{run['conversation_id']}")).json()["messages"]
     assert [message["text"] for message in messages if message["role"] == "assistant"] == []
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orchestrations_last_step(
-    frail: App, redis: RedisProcess, cancelled: bool
+    frail: App, redis: RedisProcess, conversation_id: str, cancelled: bool
 ) -> None:
+    logged = {text: frail.host.log.count(text) for text in ("worker process died", "Ready")}
     # Its steps: the start, the cancellation if there is one, its marking, the entity's answer, the stream's end.
-    await order(frail, "die_in_step", skip=4 if cancelled else 2)
+    correlation_id = run_of_key("TravelPlanner", conversation_id, None)
+    await order(frail, "die_in_step", correlation_id, skip=4 if cancelled else 2)
     reply = (
         script(chunks=["the ", "answer", "never"], hangs_after=2) if cancelled else script(chunks=["the ", "answer"])
     )
-    run, following, reading = await start_and_follow(frail, reply)
+    run, following, reading = await start_and_follow(frail, reply, conversation_id)
     await following.received(2)
     if cancelled:
         await frail.client.post(f"{run['status_url']}/cancel")
     await reading
-    await asyncio.to_thread(frail.host.wait_for_log, "worker process died")
-    await asyncio.to_thread(frail.host.wait_for_log, "Ready", times=2)
+    for text, times in logged.items():
+        await asyncio.to_thread(frail.host.wait_for_log, text, times=times + 1)
 
     status = await frail.run(run["correlation_id"])
     assert (status["status"], status["response"]) == ("cancelled" if cancelled else "completed", "the answer")
@@ -187,11 +217,11 @@ async def test_promise_4_done_means_committed_though_the_worker_dies_in_the_orch
     assert text_of(await frail.events(run["stream_url"])) == "the answer"
 
 
-@TIMED
+@SOON
 async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_committed(
-    frail: App, redis: RedisProcess
+    timed: App, redis: RedisProcess
 ) -> None:
-    run, following, reading = await start_and_follow(frail, script(chunks=["so far"], hangs_after=1))
+    run, following, reading = await start_and_follow(timed, script(chunks=["so far"], hangs_after=1))
     await following.received(1)
     # What an attempt leaves that answers, and whose operation the runtime then ends by itself.
     async with Redis.from_url(redis.url, decode_responses=True) as client:
@@ -200,12 +230,12 @@ async def test_promise_3_it_ends_though_an_answer_was_given_that_will_never_be_c
     stream = create_stream_handler(Settings(redis_connection_string=SecretStr(redis.url)))
     await stream.answer_run(run["conversation_id"], run["correlation_id"], int(attempt))
     await stream.aclose()
-    await order(frail, "function_timeout", run["conversation_id"])
+    await order(timed, "function_timeout", run["conversation_id"])
 
     await reading
 
     assert error_of(following.events)["code"] == "internal_error"
-    assert (await frail.run(run["correlation_id"]))["status"] == "failed"
+    assert (await timed.run(run["correlation_id"]))["status"] == "failed"
 
 
 async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functions_sake(frail: App) -> None:
@@ -218,20 +248,20 @@ async def test_promise_3_it_ends_when_the_worker_is_restarted_for_another_functi
     await assert_one_answer(frail, run, following, TEXT)
 
 
-@TIMED
-async def test_promise_3_it_ends_when_the_agents_own_function_takes_longer_than_the_host_allows(frail: App) -> None:
-    run, following, reading = await start_and_follow(frail, script(chunks=LONG, delay_seconds=0.03))
+@LATE
+async def test_promise_3_it_ends_when_the_agents_own_function_takes_longer_than_the_host_allows(timed: App) -> None:
+    run, following, reading = await start_and_follow(timed, script(chunks=LONG, delay_seconds=0.03))
     await following.received(5)
 
-    await order(frail, "function_timeout", run["conversation_id"])
+    await order(timed, "function_timeout", run["conversation_id"])
 
     # The entity's answer is none that the SDK can read, which fails the orchestration; but it ends only when its run
     # timer has fired (TaskOrchestrationExecutor.cs of DurableTask.Core waits for all that is open).
     await reading
     assert error_of(following.events)["code"] == "internal_error"
-    assert (await frail.run(run["correlation_id"]))["status"] == "failed"
-    another = await frail.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
-    assert text_of(await frail.finish(another)) == "fine"
+    assert (await timed.run(run["correlation_id"]))["status"] == "failed"
+    another = await timed.start_run(script(chunks=["fine"]), conversation_id=run["conversation_id"])
+    assert text_of(await timed.finish(another)) == "fine"
 
 
 async def test_cancelling_a_run_that_ends_meanwhile_is_409_never_503(app: App) -> None:
@@ -262,11 +292,16 @@ async def test_a_storm_of_cancels_is_one_event_for_the_orchestration(app: App) -
 
 
 async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later(
-    frail: App, model: ModelServer, state_dir: Path, conversation_id: str
+    frail: App, model: ModelServer, durable_dir: Path, conversation_id: str
 ) -> None:
+    async def statuses() -> dict[str, str]:
+        instances = await frail.client.get("/runtime/webhooks/durabletask/instances", params={"top": "1000"})
+        return {instance["instanceId"]: instance["runtimeStatus"] for instance in instances.json()}
+
+    before = await statuses()
     message = script(chunks=[conversation_id])
     # Whoever holds the write lock of the durable state makes the runtime slow.
-    durable_state = sqlite3.connect(state_dir / "durable.sqlite", isolation_level=None)
+    durable_state = sqlite3.connect(durable_dir / "durable.sqlite", isolation_level=None)
     durable_state.execute("BEGIN IMMEDIATE")
     refused = await frail.client.post(
         "/api/agents/TravelPlanner/run", json={"message": message, "conversation_id": conversation_id}
@@ -278,8 +313,7 @@ async def test_a_run_whose_start_was_refused_does_nothing_though_it_starts_later
     assert int(refused.headers["retry-after"]) > 0
 
     async def has_ended() -> bool:
-        instances = await frail.client.get("/runtime/webhooks/durabletask/instances")
-        return [instance["runtimeStatus"] for instance in instances.json()] == ["Completed"]
+        return [status for each, status in (await statuses()).items() if each not in before] == ["Completed"]
 
     await eventually(has_ended)
     assert conversation_id not in str(model.calls)

@@ -14,7 +14,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-POSTS = 400
+POSTS = 250
 UNBOUNDED = httpx.Limits(max_connections=None)
 
 

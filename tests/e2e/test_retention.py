@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from tests.app import RUN_ROUTE, App, running_app
+from devhost.testing import HostProcess
+from tests.app import RUN_ROUTE, App, app_of
 from tests.model_server import ModelServer
-from tests.redis_process import RedisProcess
+from tests.redis_process import RedisProcess, free_port
 from tests.scripts import script
 from tests.waiting import eventually
 
@@ -22,14 +24,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TWO_AGENTS = Path(__file__).parent / "retention"
 DAY = 24 * 3600
-ALICE = {"x-ms-client-principal-id": "alice"}
 INSTANCES = "/runtime/webhooks/durabletask/instances"
+IT_WAITS = "retention: the rest is left to the next time"
 REMOVED = re.compile(r"retention: removed (\d+) conversations, (\d+) runs of others, (\d+) empty entities")
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def app(model: ModelServer, redis: RedisProcess, state_dir: Path) -> AsyncIterator[App]:
-    """An app that keeps what was used within five days, looks every second and removes two of a kind at a time."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def host(model: ModelServer, redis: RedisProcess, durable_dir: Path) -> AsyncIterator[HostProcess]:
+    """A host whose app keeps what was used within five days, looks every second and removes two of a kind at a time."""
     env = {
         "REDIS_CONNECTION_STRING": redis.url,
         "OPENAI_BASE_URL": model.base_url,
@@ -40,8 +42,21 @@ async def app(model: ModelServer, redis: RedisProcess, state_dir: Path) -> Async
         "RETENTION_SCHEDULE": "* * * * * *",
         "RETENTION_BATCH": "2",
     }
-    async with running_app(state_dir, env, TWO_AGENTS) as app:
-        app.client.headers.update(ALICE)
+    with HostProcess(durable_dir, app_dir=TWO_AGENTS, port=free_port(), env=env) as host:
+        yield host
+
+
+@pytest.fixture
+def owner() -> str:
+    """A user whom no other test knows."""
+    return f"owner-{uuid.uuid4()}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(host: HostProcess, owner: str) -> AsyncIterator[App]:
+    """The app as this user sees it."""
+    async with app_of(host) as app:
+        app.client.headers["x-ms-client-principal-id"] = owner
         yield app
 
 
@@ -49,9 +64,9 @@ def entity_of(conversation_id: str) -> str:
     return f"@dafx-travelplanner@{conversation_id}"
 
 
-def age(state_dir: Path, days: float, *instance_ids: str) -> None:
+def age(durable_dir: Path, days: float, *instance_ids: str) -> None:
     """Let so many days pass for these orchestrations and entities."""
-    with contextlib.closing(sqlite3.connect(state_dir / "durable.sqlite", timeout=30)) as state:
+    with contextlib.closing(sqlite3.connect(durable_dir / "durable.sqlite", timeout=30)) as state:
         for instance_id in instance_ids:
             shift = (days * DAY, instance_id)
             state.execute("UPDATE instances SET created = created - ?1, updated = updated - ?1 WHERE id = ?2", shift)
@@ -59,11 +74,11 @@ def age(state_dir: Path, days: float, *instance_ids: str) -> None:
         state.commit()
 
 
-async def pass_by(state_dir: Path, redis: RedisProcess, days: float, *runs: dict[str, Any]) -> None:
+async def pass_by(durable_dir: Path, redis: RedisProcess, days: float, *runs: dict[str, Any]) -> None:
     """Let so many days pass for these runs and their conversations, whose streams have expired by then."""
     for run in runs:
         await expire(redis, run["conversation_id"])
-        age(state_dir, days, run["correlation_id"], entity_of(run["conversation_id"]))
+        age(durable_dir, days, run["correlation_id"], entity_of(run["conversation_id"]))
 
 
 async def expire(redis: RedisProcess, conversation_id: str) -> None:
@@ -117,15 +132,15 @@ async def ticked(app: App, times: int = 2) -> None:
 
 
 async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(
-    app: App, redis: RedisProcess, state_dir: Path
+    app: App, redis: RedisProcess, durable_dir: Path
 ) -> None:
     idle, recent, open_ = [await begin(app) for _ in range(3)]
     hanging = await app.start_run(script(chunks=["so far"], hangs_after=1), conversation_id=open_["conversation_id"])
     await eventually(lambda: has_status(app, hanging, "running"))
-    await pass_by(state_dir, redis, 11, idle)
-    await pass_by(state_dir, redis, 4, recent)
+    await pass_by(durable_dir, redis, 11, idle)
+    await pass_by(durable_dir, redis, 4, recent)
     # Its open run keeps the stream.
-    age(state_dir, 11, open_["correlation_id"], entity_of(open_["conversation_id"]))
+    age(durable_dir, 11, open_["correlation_id"], entity_of(open_["conversation_id"]))
 
     await eventually(lambda: is_gone(app, idle))
     await ticked(app)
@@ -141,7 +156,7 @@ async def test_promise_7_an_idle_conversation_goes_whole_and_others_stay_whole(
 
 
 async def test_a_conversation_that_is_used_keeps_its_oldest_runs(
-    app: App, redis: RedisProcess, state_dir: Path
+    app: App, redis: RedisProcess, durable_dir: Path
 ) -> None:
     key = {"Idempotency-Key": "one"}
     message = {"message": script(chunks=["half", "an answer"], hangs_after=1), "conversation_id": "long-lived"}
@@ -151,7 +166,7 @@ async def test_a_conversation_that_is_used_keeps_its_oldest_runs(
     await eventually(lambda: has_status(app, old, "cancelled"))
     await begin(app, conversation_id="long-lived")
     await expire(redis, "long-lived")
-    age(state_dir, 400, old["correlation_id"])
+    age(durable_dir, 400, old["correlation_id"])
 
     await ticked(app)
 
@@ -164,41 +179,44 @@ async def test_a_conversation_that_is_used_keeps_its_oldest_runs(
     assert [event.event for event in events if event.event in ("done", "cancelled")] == ["cancelled", "done"]
 
 
-async def test_it_is_used_while_one_of_its_agents_is(app: App, redis: RedisProcess, state_dir: Path) -> None:
+async def test_it_is_used_while_one_of_its_agents_is(app: App, redis: RedisProcess, durable_dir: Path) -> None:
     asked = await begin(app, conversation_id="shared")
     body = {"message": script(chunks=["another"]), "conversation_id": "shared"}
     other = (await app.client.post("/api/agents/Guide/run", json=body)).json()
     await eventually(lambda: has_status(app, other, "completed"))
-    await pass_by(state_dir, redis, 11, asked)
+    await pass_by(durable_dir, redis, 11, asked)
 
     await ticked(app)
     assert await has_status(app, asked, "completed")
 
-    age(state_dir, 11, other["correlation_id"], "@dafx-guide@shared")
+    age(durable_dir, 11, other["correlation_id"], "@dafx-guide@shared")
     await eventually(lambda: is_gone(app, asked))
     assert await is_gone(app, other)
 
 
 async def test_a_tick_removes_no_more_than_a_batch_and_the_next_ones_take_up_the_rest(
-    app: App, redis: RedisProcess, state_dir: Path
+    app: App, redis: RedisProcess, durable_dir: Path
 ) -> None:
+    # What was removed before is told of by then.
+    await ticked(app, 1)
     runs = [await begin(app, conversation_id=f"{name}-conversation") for name in ("a1", "a2", "a3", "B", "_")]
-    await pass_by(state_dir, redis, 11, *runs)
+    before = len(ticks(app))
+    await pass_by(durable_dir, redis, 11, *runs)
 
     for run in runs:
         await eventually(lambda run=run: is_gone(app, run))  # type: ignore[misc]
 
     await ticked(app)
-    found = [conversations for conversations, _, _ in ticks(app) if conversations]
+    found = [conversations for conversations, _, _ in ticks(app)[before:] if conversations]
     assert sum(found) == len(runs)
     assert max(found) <= 2
     assert len(found) >= 3
 
 
-async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, redis: RedisProcess, state_dir: Path) -> None:
+async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, redis: RedisProcess, durable_dir: Path) -> None:
     run = await begin(app, conversation_id="gone")
     started = (await app.client.get(f"{INSTANCES}/{run['correlation_id']}")).json()
-    await pass_by(state_dir, redis, 11, run)
+    await pass_by(durable_dir, redis, 11, run)
     await eventually(lambda: is_gone(app, run))
 
     # A start that took its time: the run as it was accepted.
@@ -212,7 +230,7 @@ async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, redis: R
     # Of a conversation that nobody knows such a run is all there is, until it has been idle, too.
     await ticked(app)
     assert await has_status(app, run, "failed")
-    age(state_dir, 11, run["correlation_id"])
+    age(durable_dir, 11, run["correlation_id"])
     await eventually(lambda: is_gone(app, run))
     assert await listed(app) == set()
 
@@ -222,23 +240,30 @@ async def test_what_comes_late_does_not_bring_half_of_it_back(app: App, redis: R
     assert await listed(app) == {"gone"}
 
 
-async def test_entities_go_once_no_message_from_before_can_come(app: App, redis: RedisProcess, state_dir: Path) -> None:
+async def owner_lists(app: App) -> set[str]:
+    found = (await app.client.get(INSTANCES, params={"instanceIdPrefix": "@owner_conversations@"})).json()
+    return {each["instanceId"] for each in found}
+
+
+async def test_entities_go_once_no_message_from_before_can_come(
+    app: App, redis: RedisProcess, durable_dir: Path
+) -> None:
+    others = await owner_lists(app)
     run = await begin(app)
     entity = entity_of(run["conversation_id"])
-    found = (await app.client.get(INSTANCES, params={"instanceIdPrefix": "@owner_conversations@"})).json()
-    (owner_list,) = [each["instanceId"] for each in found]
-    await pass_by(state_dir, redis, 11, run)
+    (owner_list,) = await owner_lists(app) - others
+    await pass_by(durable_dir, redis, 11, run)
     await eventually(lambda: is_gone(app, run))
     await ticked(app)
     assert await exists(app, entity)
 
     # Idle for long enough, and not for eight days.
-    age(state_dir, 7, entity, owner_list)
+    age(durable_dir, 7, entity, owner_list)
     await ticked(app)
     assert await exists(app, entity)
     assert await exists(app, owner_list)
 
-    age(state_dir, 2, entity, owner_list)
+    age(durable_dir, 2, entity, owner_list)
     await eventually(lambda: both_gone(app, entity, owner_list))
 
     assert await is_gone(app, run)
@@ -248,22 +273,20 @@ async def both_gone(app: App, *instance_ids: str) -> bool:
     return not any([await exists(app, instance_id) for instance_id in instance_ids])
 
 
-async def test_without_redis_it_waits(app: App, redis: RedisProcess, state_dir: Path) -> None:
+async def test_without_redis_it_waits(app: App, redis: RedisProcess, durable_dir: Path) -> None:
     run = await begin(app)
     await expire(redis, run["conversation_id"])
+    before = app.host.log.count(IT_WAITS)
     redis.kill()
-    age(state_dir, 11, run["correlation_id"], entity_of(run["conversation_id"]))
-    await eventually(says_that_it_waits(app))
+    age(durable_dir, 11, run["correlation_id"], entity_of(run["conversation_id"]))
+
+    async def says_that_it_waits() -> bool:
+        return app.host.log.count(IT_WAITS) > before
+
+    await eventually(says_that_it_waits)
     assert await exists(app, entity_of(run["conversation_id"]))
     assert await exists(app, run["correlation_id"])
 
     redis.start()
 
     await eventually(lambda: is_gone(app, run))
-
-
-def says_that_it_waits(app: App) -> Any:
-    async def it_does() -> bool:
-        return "retention: the rest is left to the next time" in app.host.log
-
-    return it_does

@@ -27,11 +27,11 @@ class BufferingProxy(Proxy):
         raise ConnectionResetError
 
 
-@pytest.fixture
-def host(tmp_path: Path, redis_url: str) -> Iterator[HostProcess]:
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[HostProcess]:
     """The app as `make run` starts it, with the offline planner; it lasts some seconds, so that live can be told."""
     env = {"REDIS_CONNECTION_STRING": redis_url, "OFFLINE_TOKENS_PER_SECOND": "100"}
-    with HostProcess(tmp_path / "state", env=env) as process:
+    with HostProcess(tmp_path_factory.mktemp("state"), env=env) as process:
         yield process
 
 

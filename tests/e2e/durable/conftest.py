@@ -38,5 +38,7 @@ def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def programs(shared_dir: Path) -> Iterator[Programs]:
     """The programs on one host for all tests of a module."""
-    with HostProcess(shared_dir / "state", app_dir=PROGRAMS, env={"JOURNAL_DIR": str(shared_dir)}) as host:
+    # A run that a test leaves at its gate holds a thread.
+    env = {"JOURNAL_DIR": str(shared_dir), "PYTHON_THREADPOOL_THREAD_COUNT": "64"}
+    with HostProcess(shared_dir / "state", app_dir=PROGRAMS, env=env) as host:
         yield Programs(host.base_url, shared_dir)

@@ -230,7 +230,7 @@ def test_function_that_blocks_the_event_loop_exceeds_its_time_too(new_host: NewH
         operations = Operations(host, tmp_path)
         operations.start("dictate", "run", key="a", blocks=1)
         host.wait_for_log("\nReady\n", times=2)
-        assert operations.wait("run")["output"] == 2
+        assert "Failed" in operations.wait("run")["runtimeStatus"]
 
 
 def test_a_stream_counts_for_function_timeout(new_host: NewHost, tmp_path: Path) -> None:
@@ -273,6 +273,29 @@ def test_death_of_the_worker_fails_steps_and_activities_and_repeats_operations(
         )
         assert "Activity function 'hold' failed: the worker process died" in operations.wait("activity")["output"]
         assert operations.wait("entity")["output"] == 2
+
+
+def test_worker_that_ends_by_itself_restarts(new_host: NewHost, tmp_path: Path) -> None:
+    with new_host(DEVHOST_LEASE_SECONDS="600") as host:
+        operations = Operations(host, tmp_path)
+        operations.start("dictate", "run", key="a", gate="gate")
+        operations.wait_for_lines("a.began", 1)
+        before = host.worker_pid
+        psutil.Process(before).kill()
+        host.wait_for_log("\nReady\n", times=2)
+        operations.open_gate("gate.2")
+        assert operations.wait("run")["output"] == 2
+        assert host.worker_pid != before
+
+
+def test_worker_ends_with_its_host_though_a_function_blocks_its_event_loop(new_host: NewHost, tmp_path: Path) -> None:
+    with new_host() as host:
+        operations = Operations(host, tmp_path)
+        operations.start("dictate", "run", key="a", blocks=1)
+        operations.wait_for_lines("a.began", 1)
+        worker = psutil.Process(host.worker_pid)
+        psutil.Process(host.pid).kill()
+        worker.wait(timeout=10)
 
 
 def test_death_in_a_step_fails_the_orchestration(new_host: NewHost, tmp_path: Path) -> None:

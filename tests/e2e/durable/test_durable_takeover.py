@@ -46,12 +46,12 @@ def test_zombie_loses_its_leases_and_its_results_are_dropped(new_host: NewHost, 
         entity = programs.start("locked_counter", {"gate": "entity"}, "locked")
         for gate in ("activity", "entity"):
             programs.wait_at_gate(gate)
-        zombie_pid = str(zombie.pid)
+        zombie_pid = str(zombie.worker_pid)
         zombie.pause()
         with new_host(DEVHOST_LEASE_SECONDS="1") as successor:
             programs = Programs(successor.base_url, journal_dir)
             for gate in ("activity", "entity"):
-                assert programs.wait_at_gate(gate, times=2) == [zombie_pid, str(successor.pid)]
+                assert programs.wait_at_gate(gate, times=2) == [zombie_pid, str(successor.worker_pid)]
                 programs.open_gate(gate)
             assert programs.wait(activity)["runtimeStatus"] == "Completed"
             assert programs.wait(entity)["output"] == 1
@@ -68,6 +68,6 @@ def test_two_hosts_share_the_work(new_host: NewHost, journal_dir: Path) -> None:
         pids = wait_until(
             lambda: reached if len(reached := set(programs.journal("shared.reached"))) == 2 else None, "both hosts work"
         )
-        assert pids == {str(first.pid), str(second.pid)}
+        assert pids == {str(first.worker_pid), str(second.worker_pid)}
         programs.open_gate("shared")
         assert [programs.wait(run)["output"] for run in runs] == [1, 1, 1, 1]

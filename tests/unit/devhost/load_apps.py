@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from devhost.functions import UnsupportedFunctionError, read_functions
-from devhost.rpc import InvocationRequest, TypedData
+from devhost.rpc import FunctionMetadata, InvocationRequest, TypedData
 from devhost.testing import REPOSITORY
-from devhost.worker import FunctionMetadata, InvocationFailedError, Worker
+from devhost.worker import InvocationFailedError, Worker
 
 CLASSES = {"small": "devhost.small_worker:SmallWorker", "library": "devhost.runtime_worker:RuntimeWorker"}
 HAS_LIBRARY = importlib.util.find_spec("azure_functions_runtime") is not None

@@ -1,25 +1,20 @@
 """What exceeds functionTimeout is told, once and by its number."""
 
-import queue
-import threading
+import asyncio
 
 from devhost.function_timeout import FunctionTimeout
 
 
-def test_function_that_runs_too_long_is_told_though_its_thread_is_blocked() -> None:
-    exceeded: queue.Queue[tuple[int, str]] = queue.Queue()
-    release = threading.Event()
+async def test_function_that_runs_too_long_is_told() -> None:
+    exceeded: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+    timeout = FunctionTimeout(0.05, lambda number, name: exceeded.put_nowait((number, name)))
 
-    def tell(number: int, name: str) -> None:
-        exceeded.put((number, name))
-        release.wait()
-
-    timeout = FunctionTimeout(0.05, tell)
     with timeout.watch("short"):
         pass
     with timeout.watch("long") as number:
-        assert exceeded.get(timeout=10) == (number, "long")
-    release.set()
+        async with asyncio.timeout(10):
+            assert await exceeded.get() == (number, "long")
+    assert exceeded.empty()
 
 
 def test_the_one_that_has_run_longest_is_found() -> None:

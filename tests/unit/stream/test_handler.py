@@ -592,7 +592,10 @@ class TestReadStream:
     ) -> None:
         await begin(handler, conversation_id, correlation_id)
 
-        assert [batch async for batch in handler.read_stream(conversation_id, max_seconds=0.05)] == [[], []]
+        batches = [batch async for batch in handler.read_stream(conversation_id, max_seconds=0.05)]
+
+        # Whether its time is over before its first wait is up to the machine.
+        assert batches in ([[]], [[], []])
 
     async def test_an_unknown_conversation_or_run_is_told_at_once(
         self, handler: RedisStreamHandler, conversation_id: str, correlation_id: str
