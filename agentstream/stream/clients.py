@@ -16,6 +16,7 @@ from agentstream.settings import Settings
 from agentstream.stream.cluster_watcher import ClusterWatcher
 from agentstream.stream.handler import Keys, RedisStreamHandler, decode_entry
 from agentstream.stream.listening import ANSWER_SECONDS
+from agentstream.stream.packing import pack_in_c
 from agentstream.stream.watcher import StreamWatcher
 
 GetStream = Callable[[], Awaitable[RedisStreamHandler]]
@@ -99,6 +100,7 @@ def create_stream_handler(settings: Settings) -> RedisStreamHandler:
         cluster_watcher = ClusterWatcher(cluster, shard, decode_entry)
         return RedisStreamHandler(cluster, cluster_watcher, ttl_seconds, keys, credentials)
     commands = Redis.from_url(url, retry=patient, **options)
+    pack_in_c(commands)
     watcher = StreamWatcher(Redis.from_url(url, **watching), decode_entry)
     return RedisStreamHandler(commands, watcher, ttl_seconds, keys, credentials)
 

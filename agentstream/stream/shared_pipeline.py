@@ -19,7 +19,7 @@ from agentstream.stream import scripts
 
 # Round trips begin this far apart at the least, so that what comes in quick succession goes together. Who comes after
 # a longer silence does not wait.
-GATHER_SECONDS = 0.002
+GATHER_SECONDS = 0.005
 # What goes together also succeeds or fails together where the connection does, so it has to be done soon.
 MAX_CALLS = 500
 MAX_BYTES = 256 * 1024
