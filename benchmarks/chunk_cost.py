@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import aiohttp
-import psutil
 from agent_framework import SupportsAgentRun
 from agent_framework_durabletask import AgentEntity, RunRequest
 
@@ -15,7 +14,7 @@ from agentstream import Settings
 from agentstream.agent_memory import AgentMemory, answer_text
 from agentstream.attempt.agent_loop import AgentLoop
 from benchmarks.apps import REFERENCE_APP, http_client, running_app
-from benchmarks.measure import OURS, Figure, interleave
+from benchmarks.measure import OURS, Figure, cpu_seconds, interleave
 from benchmarks.running import RUN_ROUTE
 from devhost.testing import HostProcess
 from tests.model_server import ModelServer
@@ -38,8 +37,8 @@ async def chunk_cost(url: str) -> list[Figure]:
     full speed, at which many travel together.
 
     The framework's is that of its entity code over the same model, without a callback; HTTP's that of an app which only
-    sends one piece per chunk, on the worker's server. The rest is ours, with the client of
-    Redis; at full speed with HTTP, since nobody knows how many chunks a piece holds.
+    sends one piece per chunk, on the worker's server. The rest is ours, with the client of Redis; at full speed with
+    HTTP, since nobody knows how many chunks a piece holds.
     """
     async with (
         running_app(url) as host,
@@ -79,18 +78,16 @@ def _figures(name: str, values: dict[str, list[float]], rest: str) -> list[Figur
     return [Figure(name, "µs", values), Figure(f"{name}: {rest}", "µs", {OURS: ours}, wanted={OURS: 80})]
 
 
-async def _each(cpu_seconds: Measure) -> float:
+async def _each(measure: Measure) -> float:
     """Return what each further chunk costs, in µs."""
-    few, many = await cpu_seconds(FEW), await cpu_seconds(MANY)
+    few, many = await measure(FEW), await measure(MANY)
     return 1e6 * (many - few) / (MANY - FEW) / RUNS
 
 
 async def _cpu_seconds(host: HostProcess, follow: Callable[[], Coroutine[Any, Any, None]]) -> float:
-    process = psutil.Process(host.worker_pid)
-    before = process.cpu_times()
+    before = cpu_seconds(host.worker_pid)
     await asyncio.gather(*(follow() for _ in range(RUNS)))
-    after = process.cpu_times()
-    return after.user + after.system - before.user - before.system
+    return cpu_seconds(host.worker_pid) - before
 
 
 async def _follow(client: aiohttp.ClientSession, message: str) -> None:

@@ -12,7 +12,7 @@ from agentstream.attempt.writer import AttemptWriter
 from agentstream.model import RunKey
 from agentstream.stream.handler import RedisStreamHandler
 from benchmarks.apps import TEXT, http_client, new_name, running_app, stream_handler
-from benchmarks.measure import OURS, Figure, percentile
+from benchmarks.measure import OURS, Figure, cpu_seconds, percentile
 from devhost.testing import HostProcess
 from tests.event_stream import parse
 
@@ -91,7 +91,7 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
         followers = [_Follower(client, names[number % load.streams]) for number in range(load.followers)]
         following = [asyncio.create_task(follower.follow()) for follower in followers]
         await asyncio.gather(*(follower.connected.wait() for follower in followers))
-        before = process.cpu_times()
+        before = cpu_seconds(process.pid)
         writing = [asyncio.create_task(write(load, name, number)) for number, name in enumerate(names)]
         await asyncio.sleep(load.seconds / 2)
         resident_kb = (process.memory_info().rss - resident) / load.followers / 1024
@@ -100,14 +100,13 @@ async def follow_live(url: str, host: HostProcess, handler: RedisStreamHandler, 
         for name in names:
             await handler.write_completion(name, correlation_id="run")
         await asyncio.gather(*following)
-        after = process.cpu_times()
+        spent = cpu_seconds(process.pid) - before
     wanted = [[*written[names[number % load.streams]], "[DONE]"] for number in range(load.followers)]
     wrong = sum(follower.texts() != texts for follower, texts in zip(followers, wanted, strict=True))
-    cpu_seconds = after.user + after.system - before.user - before.system
     return Outcome(
         wrong,
         [delay for follower in followers for delay in follower.delays_ms()],
-        cpu_seconds * 1e6 / (load.followers * load.chunks),
+        spent * 1e6 / (load.followers * load.chunks),
         connections,
         resident_kb,
     )
