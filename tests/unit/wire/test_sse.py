@@ -104,18 +104,6 @@ def test_as_json_an_end_has_its_status_as_data(kind: str, status: str) -> None:
     assert json.loads(read.data) == {"status": status}
 
 
-def test_what_is_kept_in_one_format_is_not_sent_in_the_other() -> None:
-    encode = sse.Encoder(cache_bytes=100_000)
-    sent = event(1, "a\nb")
-
-    plain, as_json = encode(sent), encode(sent, as_json=True)
-
-    assert plain == b"id: 1-0\nevent: message\ndata: a\ndata: b\n\n"
-    assert as_json == b'id: 1-0\nevent: message\ndata: {"text": "a\\nb"}\n\n'
-    assert encode(sent) is plain
-    assert encode(sent, as_json=True) is as_json
-
-
 def test_the_time_to_wait_is_no_event() -> None:
     stream = sse.RETRY + sse.HEARTBEAT + sse.encode(event(1, "a"))
 
@@ -129,21 +117,6 @@ def test_a_heartbeat_is_no_event() -> None:
 
     assert [read.data for read in event_stream.parse(stream)] == ["a", "b"]
     assert [data for _, _, data in read_by_httpx_sse(stream)] == ["a", "b"]
-
-
-def test_promise_8_bounded_what_is_kept_of_encoded_events() -> None:
-    encode = sse.Encoder(cache_bytes=100_000)
-    kept = [encode(event(number, "x" * 10_000)) for number in range(100)]
-
-    assert 50_000 < encode.cached_bytes <= 100_000
-    assert encode(event(99, "x" * 10_000)) is kept[99]
-    assert encode(event(0, "x" * 10_000)) is not kept[0]
-    encode(event(100, "x" * 1_000_000))
-    assert encode.cached_bytes == 0
-
-
-def test_the_followers_of_a_stream_are_sent_the_same_bytes() -> None:
-    assert sse.encode(event(1, "a")) is sse.encode(event(1, "a"))
 
 
 @given(st.lists(st.integers(0, 3 * PIECE_BYTES), max_size=4))
