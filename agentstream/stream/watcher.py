@@ -1,14 +1,13 @@
 """What tells all live followers of a process what is new in their streams, over one connection that listens."""
 
 import asyncio
-import contextlib
 import itertools
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from pydantic_core import from_json
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError
 
@@ -287,10 +286,13 @@ class StreamWatcher(Generic[Entry]):
 
 def _parse(published: str) -> list[tuple[str, dict[str, str]]]:
     """Return the entries that were published; none where they have to be read, whatever else came."""
-    with contextlib.suppress(ValueError, TypeError):
-        entries = json.loads(published)
-        return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in entries]
-    return []
+    try:
+        # Not json.loads, which takes more than twice as long, for each chunk that is delivered.
+        return [
+            (entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in from_json(published)
+        ]
+    except (ValueError, TypeError):
+        return []
 
 
 def entry_characters(fields: Mapping[str, str]) -> int:
