@@ -124,13 +124,15 @@ class AttemptWriter:
                     await self._drained.wait()
 
     async def close(self) -> None:
-        """Append what is pending and end the writer, within ``FLUSH_SECONDS``."""
+        """Append what is pending and end the writer, for as long as anything was appended in ``FLUSH_SECONDS``."""
         self._queue(self._normalizer.feed("", last=True))
         self._closing = True
         self._wake.set()
-        if self._task is not None:
+        appended = -1
+        while self._task is not None and self._is_writing and appended < self._sequence:
+            appended = self._sequence
             await asyncio.wait([self._task], timeout=FLUSH_SECONDS)
-            self._abandon()
+        self._abandon()
 
     async def answer(self, text: str | None) -> bool:
         """Make this attempt the one that answers the run, after ``close``.

@@ -10,6 +10,7 @@ from agentstream.attempt.writer import AttemptWriter
 from agentstream.model import Piece, RunKey, RunStatus, Verdict
 from agentstream.stream.clients import get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
+from agentstream.stream.shared_pipeline import GATHER_SECONDS
 from tests.waiting import eventually
 
 
@@ -162,6 +163,22 @@ async def test_promise_8_bounded_a_model_faster_than_redis_is_slowed_down(
     assert "".join(text for event, text in await streamed(handler, conversation_id) if event == "message") == "".join(
         chunks
     )
+
+
+async def test_what_is_pending_at_the_end_is_appended_however_long_it_takes_while_redis_answers(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_writer, "FLUSH_SECONDS", 1.0)
+    monkeypatch.setattr(attempt_writer, "MAX_BATCH_CHUNKS", 1)
+    writer = AttemptWriter(RunKey(conversation_id, correlation_id))
+    await writer.start()
+    chunks = [f"{number} " for number in range(round(2 * attempt_writer.FLUSH_SECONDS / GATHER_SECONDS))]
+
+    for chunk in chunks:
+        writer.write(chunk)
+    await writer.close()
+
+    assert [text for kind, text in await streamed(handler, conversation_id) if kind == "message"] == chunks
 
 
 async def test_the_writer_ends_with_the_task_that_started_it(
