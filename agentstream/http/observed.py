@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Callable, Iterator
 
 from agentstream import telemetry
 from agentstream.model import FIRST_CURSOR, Event, StreamLostError, UnknownRunError
@@ -13,21 +13,27 @@ EVENTS = "agentstream.follower.events"
 END = "agentstream.follower.end"
 
 
-async def observed(follower: Follower) -> AsyncGenerator[list[Event], None]:
-    """Yield the follower's batches, and tell of it in a span: how many events it got, and why it ended.
+@contextlib.contextmanager
+def observed(follower: Follower) -> Iterator[Callable[[list[Event]], None]]:
+    """Tell of a follower in a span: how many events it got, and why it ended.
 
     It ended at a ``terminal`` event; because it had ``caught_up`` and nothing was to be waited for; at its
     ``deadline``; because the ``client_left``; because the stream ``expired`` under it; or because what it asked for is
     ``unknown``; or by an ``error``.
+
+    Yields:
+        What is to be called with each batch that it gets.
     """
     span = telemetry.start_span("follow stream", telemetry.run_ids(follower.conversation_id, follower.correlation_id))
     events, last, end = 0, None, ""
+
+    def tell(batch: list[Event]) -> None:
+        nonlocal events, last
+        events += len(batch)
+        last = batch[-1] if batch else last
+
     try:
-        async with contextlib.aclosing(follower.batches()) as batches:
-            async for batch in batches:
-                events += len(batch)
-                last = batch[-1] if batch else last
-                yield batch
+        yield tell
         end = "caught_up"
     except StreamLostError:
         end = "expired"

@@ -149,9 +149,11 @@ class Service:
         self.refuse_when_full()
         with self.counting():
             try:
-                async with contextlib.aclosing(observed(follower)) as batches:
-                    async for events in batches:
-                        yield events
+                with observed(follower) as tell:
+                    async with contextlib.aclosing(follower.batches()) as batches:
+                        async for events in batches:
+                            tell(events)
+                            yield events
             except UnknownRunError:
                 what = "conversation" if follower.correlation_id is None else "run in this conversation"
                 detail = f"There is no such {what}. Start one with POST run."

@@ -66,19 +66,7 @@ class Follower:
             RedisError: Redis did not answer at the beginning.
             UnknownRunError: Nobody knows what to follow.
         """
-        with contextlib.suppress(UnknownRunError):
-            async with contextlib.aclosing(self._known()) as known:
-                async for events in known:
-                    yield events
-            return
-        if not await self.recovery.restore(self.both, self.conversation_id, self.correlation_id):
-            raise UnknownRunError(self.correlation_id or self.conversation_id)
-        async with contextlib.aclosing(self._known()) as known:
-            async for events in known:
-                yield events
-
-    async def _known(self) -> AsyncGenerator[list[Event], None]:
-        cursor, held, begun = self.cursor, self.held, False
+        cursor, held, begun, restored = self.cursor, self.held, False, False
         while time.monotonic() < self.deadline:
             try:
                 # Also after an outage: the Redis that answers then may be another one, which has lost what came last.
@@ -97,15 +85,19 @@ class Follower:
                             await self._settle()
                 return
             except UnknownRunError:
-                if not begun:
+                if begun:
+                    raise StreamLostError(self.conversation_id) from None
+                if restored:
                     raise
-                raise StreamLostError(self.conversation_id) from None
+                restored = True
             except (RedisError, DurableUnavailableError) as error:
                 if not begun:
                     raise
                 logger.info("following %s: %s", self.conversation_id, type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 yield []
+            if not begun and not await self.recovery.restore(self.both, self.conversation_id, self.correlation_id):
+                raise UnknownRunError(self.correlation_id or self.conversation_id)
 
     async def _missed(self, cursor: str) -> AsyncGenerator[list[Event], None]:
         """Yield what reading on from the cursor would not bring. The last event's id is where to read on.

@@ -443,7 +443,7 @@ class RedisStreamHandler:
             async with self._turn() as commands:
                 await commands.delete(self._keys.idempotency(correlation_id))
 
-    async def read_stream(
+    def read_stream(
         self,
         conversation_id: str,
         cursor: str = FIRST_CURSOR,
@@ -483,9 +483,7 @@ class RedisStreamHandler:
             silence_seconds=silence_seconds,
             deadline=time.monotonic() + max_seconds,
         )
-        async with contextlib.aclosing(reading.batches()) as batches:
-            async for events in batches:
-                yield events
+        return reading.batches()
 
     async def _read_page(self, conversation_id: str, correlation_id: str | None, cursor: str, count: int) -> Page:
         stream = self._keys.stream(conversation_id)

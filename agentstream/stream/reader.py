@@ -80,8 +80,11 @@ class Reading:
                     async for events in stored:
                         yield events
                         self._silent_since = time.monotonic()
-                async with contextlib.aclosing(self._live()) as live:
-                    async for events in live:
+                is_heard = False
+                while self._goes_on and self._subscription is not None and not is_heard:
+                    # No generator of its own: each is a step more for whatever is delivered.
+                    events, is_silent, is_heard = await self._hear(self._subscription)
+                    if events or is_silent:
                         yield events
                         self._silent_since = time.monotonic()
         finally:
@@ -115,20 +118,21 @@ class Reading:
                 # What comes between this page and the subscription is read in one more round.
                 self._subscription = self._subscribe(self._cursor)
 
-    async def _live(self) -> AsyncGenerator[list[Event], None]:
-        """Wait for what is told, until there is a silence or a terminal event: time to ask whether a run is open."""
-        while self._goes_on and (subscription := self._subscription) is not None:
-            # What is passed over breaks no silence.
-            silent_at = self._silent_since + self._silence_seconds
-            told = await subscription.next(max(0.0, min(silent_at, self._deadline) - time.monotonic()))
-            entries = _after(self._cursor, told)
-            self._cursor = entries[-1].id if entries else self._cursor
-            events = self._followed(entries)
-            is_silent = not subscription.behind and (not told or time.monotonic() >= silent_at)
-            if events or is_silent:
-                yield events
-            if not told or _ends(events):
-                return
+    async def _hear(self, subscription: Subscription[Event]) -> tuple[list[Event], bool, bool]:
+        """Wait for what is told.
+
+        Returns:
+            The events; whether there is a silence to tell of; and whether it is time to ask whether a run is open:
+            after a silence, or a terminal event.
+        """
+        # What is passed over breaks no silence.
+        silent_at = self._silent_since + self._silence_seconds
+        told = await subscription.next(max(0.0, min(silent_at, self._deadline) - time.monotonic()))
+        entries = _after(self._cursor, told)
+        self._cursor = entries[-1].id if entries else self._cursor
+        events = self._followed(entries)
+        is_silent = not subscription.behind and (not told or time.monotonic() >= silent_at)
+        return events, is_silent, not told or _ends(events)
 
     def _followed(self, events: list[Event]) -> list[Event]:
         """Return those of the events that are followed, and note the end of the run that is."""

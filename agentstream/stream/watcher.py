@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -39,10 +38,10 @@ class Subscription(Generic[Entry]):
         self.key = key
         self.behind = False
         self._watcher = watcher
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._characters = 0
         self._error: RedisError | None = None
-        self._news = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
 
     def rejoin(self) -> None:
         """Take part again, from now on."""
@@ -55,16 +54,10 @@ class Subscription(Generic[Entry]):
             RedisError: Redis does not answer.
         """
         if not self._entries and self._error is None and not self.behind:
-            self._news.clear()
-            # Not asyncio.timeout, which costs more, and an entry comes first nearly always.
-            timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
-            try:
-                await self._news.wait()
-            finally:
-                timer.cancel()
+            await self._wait(seconds)
         if self._error is not None:
             raise self._error
-        entries = list(self._entries)
+        entries = self._entries
         self._clear()
         return entries
 
@@ -80,16 +73,32 @@ class Subscription(Generic[Entry]):
             self._clear()
             self.behind = True
         else:
-            self._entries.extend(entries)
-        self._news.set()
+            self._entries += entries
+        self._wake()
 
     def fail(self, error: RedisError) -> None:
         self._error = error
-        self._news.set()
+        self._wake()
 
     def _clear(self) -> None:
-        self._entries.clear()
+        self._entries = []
         self._characters = 0
+
+    async def _wait(self, seconds: float) -> None:
+        # Neither asyncio.timeout, which costs more, and an entry comes first nearly always; nor asyncio.Event, which
+        # takes 800 bytes of each follower.
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 class _Stream(Generic[Entry]):

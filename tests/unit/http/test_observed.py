@@ -2,14 +2,14 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 
 import azure.durable_functions as df
 import pytest
 
 from agentstream.http.observed import observed
-from agentstream.model import FIRST_CURSOR, Chunk, StreamLostError, UnknownRunError
+from agentstream.model import FIRST_CURSOR, Chunk, Event, StreamLostError, UnknownRunError
 from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
@@ -57,8 +57,16 @@ def told(recorded: Recorded) -> tuple[object, ...]:
     return tuple(attributes[f"agentstream.follower.{name}"] for name in ("events", "resumed", "end"))
 
 
+async def followed(follower: Follower) -> AsyncGenerator[list[Event], None]:
+    with observed(follower) as tell:
+        async with contextlib.aclosing(follower.batches()) as batches:
+            async for events in batches:
+                tell(events)
+                yield events
+
+
 async def read(follower: Follower) -> None:
-    async for _ in observed(follower):
+    async for _ in followed(follower):
         pass
 
 
@@ -79,7 +87,7 @@ class TestEnd:
         self, recorded: Recorded, follower: Follower, handler: RedisStreamHandler, correlation_id: str
     ) -> None:
         await handler.write_completion(follower.conversation_id, correlation_id=correlation_id)
-        batches = observed(follower)
+        batches = followed(follower)
         await anext(batches)
 
         await batches.aclose()
@@ -97,7 +105,7 @@ class TestEnd:
         assert told(recorded) == (2, False, "caught_up")
 
     async def test_client_left(self, recorded: Recorded, follower: Follower) -> None:
-        batches = observed(follower)
+        batches = followed(follower)
         events = await anext(batches)
 
         await batches.aclose()
@@ -105,7 +113,7 @@ class TestEnd:
         assert told(recorded) == (len(events), False, "client_left")
 
     async def test_expired(self, recorded: Recorded, follower: Follower, redis: object) -> None:
-        batches = observed(follower)
+        batches = followed(follower)
         await anext(batches)
 
         await redis.delete(f"agent-stream:{follower.conversation_id}")  # type: ignore[attr-defined]
@@ -116,7 +124,7 @@ class TestEnd:
         assert told(recorded) == (2, False, "expired")
 
     async def test_resumed(self, recorded: Recorded, follower: Follower) -> None:
-        (first, *_), *_ = [batch async for batch in observed(replace(follower, waits=False))]
+        (first, *_), *_ = [batch async for batch in followed(replace(follower, waits=False))]
         await read(replace(follower, waits=False, cursor=first.id))
 
         resumed = recorded.spans[-1].attributes or {}
