@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from benchmarks.apps import hosted, http_client
+from benchmarks.apps import REFERENCE_APP, hosted, http_client
 from benchmarks.client_process import Job, Visit, clients
 from benchmarks.measure import OURS, Figure, cpu_seconds, percentile
 from benchmarks.model_process import ModelProcess, Script, is_whole, running_model, sent_ns
@@ -126,11 +126,26 @@ async def memory(url: str) -> list[Figure]:
         async with clients(Job(host.base_url, paths=paths)) as following:
             await following.connected()
             followed = process.memory_info().rss
-    sizes = [(waiting - before) / MEMORY_RUNS / 1024, (followed - waiting) / MEMORY_RUNS / 1024]
+    run, follower = (waiting - before) / MEMORY_RUNS / 1024, (followed - waiting) / MEMORY_RUNS / 1024
+    contenders = {OURS: [follower], "a response that only stays open": [await open_response_kb(url)]}
     return [
-        Figure("resident memory of an open run that waits for its model", "KB", {OURS: [sizes[0]]}, wanted={OURS: 120}),
-        Figure("resident memory of its follower", "KB", {OURS: [sizes[1]]}, wanted={OURS: 40}),
+        Figure("resident memory of an open run that waits for its model", "KB", {OURS: [run]}, wanted={OURS: 120}),
+        Figure("resident memory of its follower", "KB", contenders, wanted={OURS: 40}),
     ]
+
+
+async def open_response_kb(url: str) -> float:
+    """Return what a streaming response holds in any app on the worker's server."""
+    # Its first piece comes after a while, and others for longer than is looked at.
+    path = "/api/send/100?pace_seconds=4"
+    async with overloaded_app(url, REFERENCE_APP) as (host, _):
+        process = psutil.Process(host.worker_pid)
+        async with clients(Job(host.base_url, paths=[path] * 20)) as first:
+            await first.connected()
+            before = process.memory_info().rss
+            async with clients(Job(host.base_url, paths=[path] * MEMORY_RUNS)) as following:
+                await following.connected()
+                return (process.memory_info().rss - before) / MEMORY_RUNS / 1024
 
 
 @asynccontextmanager
