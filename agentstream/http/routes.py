@@ -198,8 +198,8 @@ class _Routes:
         """``GET /api/health``"""
         latency_ms: float | None = None
         with contextlib.suppress(RedisError, TimeoutError):
-            async with asyncio.timeout(HEALTH_SECONDS), await self._service.get_stream() as stream:
-                latency_ms = round(await stream.ping(), 3)
+            async with asyncio.timeout(HEALTH_SECONDS):
+                latency_ms = round(await self._service.redis_latency_ms(), 3)
         healthy = latency_ms is not None
         body = Health(
             status="healthy" if healthy else "degraded",

@@ -27,6 +27,7 @@ from agentstream.runs.committed import CommittedState
 from agentstream.runs.follower import Follower
 from agentstream.runs.handles import ConversationHandle, Runs
 from agentstream.runs.recovery import Recovery, Sources
+from agentstream.runs.shared_calls import SharedCalls
 from agentstream.settings import Settings
 from agentstream.stream.clients import GetStream
 
@@ -56,6 +57,7 @@ class Service:
         self._followers = 0
         self._starts = Turns(STARTS_AT_ONCE, STARTS_WAITING, START_WAIT_SECONDS)
         self._recovery = Recovery(settings.heartbeat_seconds)
+        self._pings = SharedCalls()
 
     @property
     def signs_in(self) -> bool:
@@ -103,6 +105,14 @@ class Service:
             OverloadedError: Too many wait, or take too long.
         """
         self._starts.check()
+
+    async def redis_latency_ms(self) -> float:
+        """Return how long Redis takes to answer: asked once for all who ask at the same time.
+
+        Raises:
+            RedisError: It does not answer.
+        """
+        return await self._pings.call("ping", (await self.get_stream()).ping)
 
     @property
     def is_full(self) -> bool:
