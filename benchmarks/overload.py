@@ -82,10 +82,12 @@ async def thousand_runs(url: str) -> list[Figure]:
     at_a_time = await framework_runs_at_a_time(url)
     firsts = [visit.messages[0] for visit in visits if visit.messages]
     first = percentile([(at - sent_ns(chunk)) / 1e9 for at, chunk in firsts], 99)
+    resets = sum(event == "reset" for visit in visits for _, event, _ in visit.received)
     each = [(at - sent_ns(chunk)) / 1e6 for visit in visits for at, chunk in visit.messages]
     name = f"{RUNS:,} runs at a time, one follower each: "
     return [
         Figure(f"{name}not done or not exact", "", {OURS: [not_exact(visits, RUN_SCRIPT)]}, wanted={OURS: 0}),
+        Figure(f"{name}told again by a reset", "", {OURS: [resets]}, wanted={OURS: 0}),
         Figure(f"{name}first chunk from model to follower, p99", "s", {OURS: [first]}, wanted={OURS: 1}),
         Figure(f"{name}chunk from model to follower, p50", "ms", {OURS: [percentile(each, 50)]}),
         Figure(f"{name}chunk from model to follower, p99", "ms", {OURS: [percentile(each, 99)]}),

@@ -1,8 +1,8 @@
 """Pacing requests, so that a flood of them leaves the event loop air for what is in progress.
 
-The real host needs nothing like it: its threads take requests in while others go on. Here the server, the proxy and the
-durable engine share one loop. A thousand requests that take each step in the same turn of it make each turn last as long
-as a thousand steps.
+The real host needs nothing like it: its threads take requests in while others go on. Here the server, the proxy and
+the durable engine share one loop. A thousand requests that take each step in the same turn of it make each turn last as
+long as a thousand steps.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -114,10 +114,9 @@ class _Routes:
         runs = await self._service.runs(req, client)
         run = await self._service.start(runs, agent, request)
         if request.wait_for_response and not self._service.is_full:
+            seconds = self._service.settings.wait_for_response_seconds
             with self._service.counting():
-                ended = await runs.run(run.correlation_id).wait(
-                    run.conversation_id, self._service.settings.wait_for_response_seconds
-                )
+                ended = await _unless_left(req, runs.run(run.correlation_id).wait(run.conversation_id, seconds))
             if ended is not None:
                 return self._ended_response(req, run, ended)
         return self._accepted_response(run)
@@ -236,6 +235,23 @@ class _Routes:
             "stream_url": f"{stream}?correlation_id={run.correlation_id}",
             "status_url": f"{self._service.prefix}/agent/runs/{run.correlation_id}",
         }
+
+
+async def _unless_left(req: Request, waiting: Coroutine[Any, Any, RunView | None]) -> RunView | None:
+    """Return what is awaited. It is given up when the client leaves, which is known once the body was read."""
+
+    async def leave() -> None:
+        while (await req.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = waited, _ = asyncio.create_task(waiting), asyncio.create_task(leave())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return None if waited.cancelled() else waited.result()
 
 
 def _unknown_run() -> ProblemError:

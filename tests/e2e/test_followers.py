@@ -112,6 +112,29 @@ async def test_promise_8_bounded_waiting_for_a_response_is_following(
     await waiting
 
 
+async def test_promise_8_bounded_a_client_that_leaves_while_it_waits_for_a_response_makes_room(
+    hasty: App, conversation_id: str
+) -> None:
+    run = await hasty.start_run(script(chunks=["b"]))
+    await hasty.finish(run)
+    body = {"message": script(chunks=["a"], hangs_after=1), "wait_for_response": True}
+    waiting = asyncio.create_task(hasty.client.post(RUN_ROUTE, json=body | {"conversation_id": conversation_id}))
+
+    async def is_full() -> bool:
+        return (await hasty.client.get(run["stream_url"])).status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+    async def has_room() -> bool:
+        return not await is_full()
+
+    await eventually(is_full)
+    waiting.cancel()
+    await eventually(has_room, seconds=10)
+
+    [asked, *_] = (await hasty.client.get(f"/api/agent/conversations/{conversation_id}")).json()["messages"]
+    assert (await hasty.run(asked["correlation_id"]))["status"] == "running"
+    await hasty.client.post(f"/api/agent/runs/{asked['correlation_id']}/cancel")
+
+
 async def test_a_plain_text_that_ends_by_the_clock_says_so_and_where_it_goes_on(hasty: App) -> None:
     run = await hasty.start_run(script(chunks=["a", "b"], hangs_after=1))
     plain = {"Accept": "text/plain"}
