@@ -72,12 +72,16 @@ class ModelServer:
     Attributes:
         calls: The bodies of the calls so far.
         dropped: How many streams the client left before their end.
+        open: How many streams there are.
+        most_open: How many there were at most.
     """
 
     reply: Callable[[list[dict[str, Any]]], Reply]
     port: int = 0
     calls: list[dict[str, Any]] = field(default_factory=list)
     dropped: int = 0
+    open: int = 0
+    most_open: int = 0
     _server: uvicorn.Server | None = None
     _serving: asyncio.Task[None] | None = None
 
@@ -123,6 +127,8 @@ class ModelServer:
         return JSONResponse(body | {"usage": _usage(reply)})
 
     async def _stream(self, reply: Reply, tells_usage: bool) -> AsyncIterator[str]:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
         try:
             await asyncio.sleep(reply.thinks_seconds)
             for number, delta in enumerate(_deltas(reply)):
@@ -145,6 +151,8 @@ class ModelServer:
         except (asyncio.CancelledError, GeneratorExit):
             self.dropped += 1
             raise
+        finally:
+            self.open -= 1
 
 
 def user_text(messages: list[dict[str, Any]]) -> str:

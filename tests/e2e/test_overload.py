@@ -9,7 +9,7 @@ import pytest
 from devhost.testing import HostProcess
 from tests.app import RUN_ROUTE, App, text_of
 from tests.model_server import ModelServer
-from tests.scripts import script
+from tests.scripts import script, scripted_reply
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -69,3 +69,19 @@ async def test_promise_8_bounded_who_waits_for_a_response_counts_as_a_follower(
             assert beyond.status_code == httpx.codes.ACCEPTED
             assert not waiting.done()
             waiting.cancel()
+
+
+async def test_promise_8_bounded_runs_are_executed_so_many_at_a_time_and_the_others_wait_for_their_turn(
+    redis_url: str, state_dir: Path
+) -> None:
+    async with ModelServer(scripted_reply) as model:
+        env = {"REDIS_CONNECTION_STRING": redis_url, "OPENAI_BASE_URL": model.base_url, "MAX_RUNS_AT_A_TIME": "2"}
+        with HostProcess(state_dir, env=env) as host:
+            async with httpx.AsyncClient(base_url=host.base_url, timeout=60) as client:
+                app = App(host, client)
+                message = script(chunks=["a", "b"], delay_seconds=0.2)
+                runs = [await app.start_run(message) for _ in range(6)]
+                ends = await asyncio.gather(*(app.finish(run) for run in runs))
+
+        assert {(text_of(events), events[-1].event) for events in ends} == {("ab", "done")}
+        assert model.most_open == 2
