@@ -119,15 +119,16 @@ async def memory(url: str) -> list[Figure]:
     async with overloaded_app(url) as (host, model), http_client(host) as client:
         process = psutil.Process(host.worker_pid)
         # What is made once, on first use.
-        await started(client, 20)
-        await until_open(model, 20)
-        before = process.memory_info().rss
-        paths = await started(client, MEMORY_RUNS)
-        await until_open(model, 20 + MEMORY_RUNS)
-        waiting = process.memory_info().rss
-        async with clients(Job(host.base_url, paths=paths)) as following:
-            await following.connected()
-            followed = process.memory_info().rss
+        async with clients(Job(host.base_url, paths=await started(client, 20))) as early:
+            await until_open(model, 20)
+            await early.connected()
+            before = process.memory_info().rss
+            paths = await started(client, MEMORY_RUNS)
+            await until_open(model, 20 + MEMORY_RUNS)
+            waiting = process.memory_info().rss
+            async with clients(Job(host.base_url, paths=paths)) as following:
+                await following.connected()
+                followed = process.memory_info().rss
     run, follower = (waiting - before) / MEMORY_RUNS / 1024, (followed - waiting) / MEMORY_RUNS / 1024
     contenders = {OURS: [follower], "a response that only stays open": [await open_response_kb(url)]}
     return [

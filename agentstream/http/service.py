@@ -1,5 +1,6 @@
 """What the routes share: to reach the runs, to start one, and to follow one within the bounds of this process."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from http import HTTPStatus
@@ -35,6 +36,8 @@ from agentstream.stream.clients import GetStream
 STARTS_AT_ONCE = 16
 STARTS_WAITING = 1_000
 START_WAIT_SECONDS = 5.0
+# For the health check, a Redis that takes longer is not available.
+PING_SECONDS = 2.0
 
 logger = telemetry.logger(__name__)
 
@@ -111,8 +114,14 @@ class Service:
 
         Raises:
             RedisError: It does not answer.
+            TimeoutError: It has not in ``PING_SECONDS``.
         """
-        return await self._pings.call("ping", (await self.get_stream()).ping)
+
+        async def ping() -> float:
+            async with asyncio.timeout(PING_SECONDS):
+                return await (await self.get_stream()).ping()
+
+        return await self._pings.call("ping", ping)
 
     @property
     def is_full(self) -> bool:

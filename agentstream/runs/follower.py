@@ -87,7 +87,7 @@ class Follower:
             except UnknownRunError:
                 if begun:
                     raise StreamLostError(self.conversation_id) from None
-                if restored:
+                if restored or not await self.recovery.restore(self.both, self.conversation_id, self.correlation_id):
                     raise
                 restored = True
             except (RedisError, DurableUnavailableError) as error:
@@ -96,8 +96,6 @@ class Follower:
                 logger.info("following %s: %s", self.conversation_id, type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
                 yield []
-            if not begun and not await self.recovery.restore(self.both, self.conversation_id, self.correlation_id):
-                raise UnknownRunError(self.correlation_id or self.conversation_id)
 
     async def _missed(self, cursor: str) -> AsyncGenerator[list[Event], None]:
         """Yield what reading on from the cursor would not bring. The last event's id is where to read on.

@@ -454,7 +454,7 @@ class RedisStreamHandler:
         silence_seconds: float = 15.0,
         max_seconds: float = math.inf,
     ) -> AsyncGenerator[list[Event], None]:
-        """Read what comes after the cursor, and follow it live until no run is open.
+        """Return what comes after the cursor, and then what comes live, until no run is open.
 
         Args:
             conversation_id: The conversation.
@@ -463,7 +463,7 @@ class RedisStreamHandler:
             include: Of the ``FURTHER_KINDS`` of events those to read.
             follow: Whether to wait for more while a run is open.
             silence_seconds: After this long without an event, an empty list is yielded.
-            max_seconds: After this long the reading ends, between two events.
+            max_seconds: After this long from now the reading ends, between two events.
 
         Yields:
             What each round trip brought, oldest first. The first list comes at once, empty when a run is open that

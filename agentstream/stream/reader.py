@@ -80,13 +80,14 @@ class Reading:
                     async for events in stored:
                         yield events
                         self._silent_since = time.monotonic()
-                is_heard = False
-                while self._goes_on and self._subscription is not None and not is_heard:
+                while self._goes_on and self._subscription is not None:
                     # No generator of its own: each is a step more for whatever is delivered.
-                    events, is_silent, is_heard = await self._hear(self._subscription)
+                    events, is_silent, is_to_ask = await self._hear(self._subscription)
                     if events or is_silent:
                         yield events
                         self._silent_since = time.monotonic()
+                    if is_to_ask:
+                        break
         finally:
             if self._subscription is not None:
                 self._subscription.end()

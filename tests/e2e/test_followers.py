@@ -113,20 +113,22 @@ async def test_promise_8_bounded_waiting_for_a_response_is_following(
 
 
 async def test_promise_8_bounded_a_client_that_leaves_while_it_waits_for_a_response_makes_room(
-    hasty: App, conversation_id: str
+    hasty: App, model: ModelServer, conversation_id: str
 ) -> None:
     run = await hasty.start_run(script(chunks=["b"]))
     await hasty.finish(run)
+    calls = len(model.calls)
     body = {"message": script(chunks=["a"], hangs_after=1), "wait_for_response": True}
     waiting = asyncio.create_task(hasty.client.post(RUN_ROUTE, json=body | {"conversation_id": conversation_id}))
 
-    async def is_full() -> bool:
-        return (await hasty.client.get(run["stream_url"])).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    async def has_begun() -> bool:
+        return len(model.calls) > calls
 
     async def has_room() -> bool:
-        return not await is_full()
+        return (await hasty.client.get(run["stream_url"])).status_code == httpx.codes.OK
 
-    await eventually(is_full)
+    await eventually(has_begun)
+    assert not await has_room()
     waiting.cancel()
     await eventually(has_room, seconds=10)
 
