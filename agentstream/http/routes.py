@@ -29,6 +29,7 @@ from agentstream.http.requests import (
 from agentstream.http.service import Service
 from agentstream.http.stream_response import StreamResponse, stream_headers
 from agentstream.http.ui_message_routes import UiMessageRoutes
+from agentstream.http.worker_memory import forgetting
 from agentstream.model import (
     Event,
     OpenRunError,
@@ -72,7 +73,7 @@ def create_http_functions(
 
     def register(handler: Any, method: str, route: str, auth_level: func.AuthLevel | None = level) -> None:
         described[method, route] = handler.__name__
-        function = blueprint.durable_client_input(client_name="client")(origins.guard(handler))
+        function = blueprint.durable_client_input(client_name="client")(forgetting(origins.guard(handler)))
         blueprint.route(route=route, methods=[method], auth_level=auth_level)(function)
 
     AgUiRoutes(service).register(register)

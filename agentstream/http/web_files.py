@@ -11,6 +11,7 @@ from azurefunctions.extensions.http.fastapi import Request, Response
 
 from agentstream.http.origins import Origins
 from agentstream.http.problems import ProblemError
+from agentstream.http.worker_memory import forgetting
 
 PAGE = "index.html"
 RESUMABLE_FETCH = Path(__file__).with_name("resumable-fetch.js")
@@ -86,7 +87,8 @@ def create_web_functions(folder: Path | None, origins: Origins) -> df.Blueprint:
 
     routes = ((get_page, "chat"), (get_page_file, "chat/{file}"), (get_vendored_file, f"chat/{VENDORED}/{{file}}"))
     for handler, route in routes:
-        blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(origins.guard(handler))
+        function = forgetting(origins.guard(handler))
+        blueprint.route(route=route, methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)(function)
     return blueprint
 
 

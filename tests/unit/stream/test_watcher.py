@@ -625,7 +625,7 @@ class TestCluster:
         assert all(texts == [*map(str, range(20)), "[DONE]"] for texts in received)
 
 
-async def test_a_new_stream_is_told_of_at_once_while_others_are_silent(
+async def test_a_new_stream_is_told_of_at_once_and_its_news_wake_nobody_else(
     handler: RedisStreamHandler, conversation_id: str
 ) -> None:
     await begin(handler, conversation_id)
@@ -646,4 +646,8 @@ async def test_a_new_stream_is_told_of_at_once_while_others_are_silent(
 
     async with asyncio.timeout(listening.PING_SECONDS / 2):
         assert [event.data for event in await news] == ["0"]
+        for number in range(1, 10):
+            await write(handler, other, attempt, range(number, number + 1))
+            assert [event.data for event in await anext(live)] == [str(number)]
+    assert not waiting.done()
     waiting.cancel()
