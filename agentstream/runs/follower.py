@@ -79,7 +79,9 @@ class Follower:
                         silent = begun and not events
                         begun = True
                         if events:
-                            cursor = events[-1].id
+                            if _is_lost(held, events[0]):
+                                yield [expired_event(FIRST_CURSOR, events[0].correlation_id)]
+                            cursor, held = events[-1].id, FIRST_CURSOR
                         yield events
                         if silent:
                             await self._settle()
@@ -139,6 +141,12 @@ class Follower:
             await self.recovery.settle(self.both, self.conversation_id)
         except DurableUnavailableError:
             logger.warning("following %s: the durable runtime does not answer", self.conversation_id)
+
+
+def _is_lost(held: str, first: Event) -> bool:
+    """Return whether Redis has lost what a follower holds, by the first event that it is told once more: the attempt
+    went on, and what it says now comes after what was lost."""
+    return held != FIRST_CURSOR and cursor_order(held) < cursor_order(first.id) and first.kind != "reset"
 
 
 def _read_on_from(cursor: str, events: list[Event]) -> list[Event]:

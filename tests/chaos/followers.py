@@ -194,6 +194,15 @@ class SseJson(Sse):
     wire = "sse, json, all"
     tells_tools = True
 
+    def __init__(self, *run: Any) -> None:
+        super().__init__(*run)
+        self._nameless: set[str] = set()
+
+    def _take(self, frame: event_stream.ParsedEvent) -> None:
+        super()._take(frame)
+        whole = not self._held.end or not self._nameless & self._held.calls.keys()
+        assert whole, "a reset follows a call whose first piece Redis has lost"
+
     def _request(self) -> tuple[str, str, Any]:
         return "GET", f"{self._stream}&include=all&format=json", None
 
@@ -205,7 +214,8 @@ class SseJson(Sse):
         match kind:
             case "tool_call":
                 known = self._held.calls
-                assert ("name" in data) == (data["id"] not in known), "the first piece of a call has its name"
+                assert "name" not in data or data["id"] not in known, "only the first piece of a call has its name"
+                self._nameless |= {data["id"]} - known.keys() if "name" not in data else set()
                 known[data["id"]] = known.get(data["id"], "") + data["arguments"]
             case "tool_result":
                 assert data["id"] not in self._held.results, "a call has one result"

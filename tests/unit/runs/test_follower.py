@@ -2,6 +2,8 @@ import contextlib
 import gc
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,25 @@ async def test_a_reader_that_is_left_by_an_exception_has_ended_its_subscription_
                     raise ZeroDivisionError
 
     assert not live
+
+
+@pytest.mark.parametrize("is_wiped", [True, False])
+async def test_a_run_is_told_anew_where_redis_lost_what_the_follower_has_and_the_attempt_went_on(
+    follower: Follower, handler: RedisStreamHandler, redis: Any, conversation_id: str, *, is_wiped: bool
+) -> None:
+    await handler.accept_run(conversation_id, "run", "TravelPlanner")
+    _, attempt = await handler.begin_attempt(conversation_id, "run")
+    await handler.append(conversation_id, "run", attempt, 0, [Chunk("a", 0)])
+    batches = handler.read_stream(conversation_id, follow=False)
+    [*_, first] = [event async for batch in batches for event in batch]
+    if is_wiped:
+        stream = f"agent-stream:{conversation_id}"
+        await redis.delete(stream, f"agent-runs:{{{stream}}}")
+    await handler.append(conversation_id, "run", attempt, 1, [Chunk("b", 0)])
+
+    # As on the wires whose frames depend on the entries before them.
+    again = replace(follower, correlation_id="run", held=first.id, waits=False)
+    told = [(event.kind, event.data) async for batch in again.batches() for event in batch]
+
+    lost = ("reset", '{"correlation_id": "run", "reason": "expired"}')
+    assert told == ([lost, ("message", "b")] if is_wiped else [("message", "a"), ("message", "b")])
