@@ -250,8 +250,7 @@ class StreamWatcher(Generic[Entry]):
                     pipeline.xrange(key, min=f"({stream.cursor}", count=READ_ENTRIES)
                 answers: list[list[Any]] = await pipeline.execute()
             for (key, stream), entries in zip(streams.items(), answers, strict=True):
-                if self._streams.get(key) is stream:
-                    self._take_in(key, stream, entries)
+                self._take_in(key, stream, entries)
 
     def _take_unread(self) -> dict[str, _Stream[Entry]]:
         keys = list(itertools.islice(self._unread, READ_STREAMS))
