@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import gc
 import math
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentstream.model import FIRST_CURSOR, FURTHER_KINDS, Chunk, Event
+from agentstream.model import FIRST_CURSOR, FURTHER_KINDS, Chunk, Event, UnknownRunError
 from agentstream.runs.follower import Follower
 from agentstream.runs.recovery import Recovery, Sources
 from agentstream.stream.handler import RedisStreamHandler
@@ -110,3 +111,21 @@ async def test_a_run_is_told_anew_where_redis_lost_what_the_follower_has_and_the
 
     lost = ("reset", '{"correlation_id": "run", "reason": "expired"}')
     assert told == ([lost, ("message", "b")] if is_wiped else [("message", "a"), ("message", "b")])
+
+
+async def test_what_is_lost_again_at_once_is_restored_only_once(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorations = 0
+
+    async def restore(*_: object) -> bool:
+        nonlocal restorations
+        restorations += 1
+        return True
+
+    monkeypatch.setattr(follower.recovery, "restore", restore)
+
+    with pytest.raises(UnknownRunError):
+        async with asyncio.timeout(10):
+            await anext(follower.batches())
+    assert restorations == 1
