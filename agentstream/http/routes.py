@@ -248,7 +248,7 @@ async def _unless_left(req: Request, waiting: Coroutine[Any, Any, RunView | None
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return None if waited.cancelled() else waited.result()
 
 
