@@ -14,6 +14,7 @@ from agentstream.model import MESSAGE, Chunk, Piece, RunKey, Verdict, now_ms
 from agentstream.stream.clients import GetStream, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.text import TextNormalizer
+from agentstream.stream.wakeup import Wakeup
 
 # A model that is faster than Redis is slowed down beyond this.
 HIGH_WATER_CHARACTERS = 100_000
@@ -75,7 +76,7 @@ class AttemptWriter:
         self._answered = True
         self._drained = asyncio.Event()
         self._begun = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._news = Wakeup()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Verdict:
@@ -127,9 +128,9 @@ class AttemptWriter:
         """Append what is pending and end the writer, for as long as anything was appended in ``FLUSH_SECONDS``."""
         self._queue(self._normalizer.feed("", last=True))
         self._closing = True
-        self._wake.set()
+        self._news.wake()
         appended = -1
-        while self._task is not None and self._is_writing and appended < self._sequence:
+        while self._task is not None and not self._task.done() and appended < self._sequence:
             appended = self._sequence
             await asyncio.wait([self._task], timeout=FLUSH_SECONDS)
         self._abandon()
@@ -179,7 +180,7 @@ class AttemptWriter:
             return
         self._pending.append(Chunk(text, now_ms(), kind))
         self._pending_characters += len(text)
-        self._wake.set()
+        self._news.wake()
 
     async def _write_pending(self) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
@@ -197,7 +198,7 @@ class AttemptWriter:
                 continue
             retry_seconds = FIRST_RETRY_SECONDS
             if not self._pending and not self._closing:
-                await self._wait_for_chunks()
+                await self._news.wait(KEEP_ALIVE_SECONDS)
             if not self._pending and self._closing:
                 return
 
@@ -236,15 +237,6 @@ class AttemptWriter:
         self.attempt = attempt
         self._begun.set()
         return verdict
-
-    async def _wait_for_chunks(self) -> None:
-        self._wake.clear()
-        # Not asyncio.timeout, which costs more, and a chunk comes first nearly always.
-        timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
 
     def _obey(self, verdict: Verdict) -> None:
         if self.verdict is Verdict.CONTINUE and verdict is not Verdict.CONTINUE:
