@@ -4,7 +4,7 @@ A page of any site can send a ``text/plain`` POST, since CORS only hides the ans
 is refused unless it comes from the app's own origin, from an allowed one, or from no browser at all.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import wraps
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from azurefunctions.extensions.http.fastapi import Request, Response
 from starlette.middleware.cors import CORSMiddleware
 
-from agentstream.http.problems import ProblemError, answers_problems
+from agentstream.http.problems import Handler, ProblemError, answers_problems
 
 METHODS = ("GET", "POST", "DELETE")
 UNSAFE_METHODS = ("POST", "DELETE")
@@ -28,8 +28,6 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = ("location", "retry-after", "x-conversation-id", "x-vercel-ai-ui-message-stream")
 PREFLIGHT_SECONDS = 7200
 SAME_ORIGIN = ("same-origin", "none")
-
-Handler = Callable[..., Awaitable[Response]]
 
 
 class Origins:

@@ -18,6 +18,8 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 TRY_AGAIN = f"Try again in {RETRY_AFTER_SECONDS} seconds."
 
+Handler = Callable[..., Awaitable[Response]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +49,7 @@ def not_now(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-def answers_problems(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+def answers_problems(handler: Handler) -> Handler:
     """Make an HTTP handler answer every exception as a problem, without telling what went wrong inside."""
 
     @wraps(handler)

@@ -8,18 +8,17 @@ azure-functions-runtime 1.3.0 still does so.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
 from azurefunctions.extensions.http.fastapi import Request, Response
 
+from agentstream.http.problems import Handler
+
 LIBRARIES = ("azure_functions_runtime.http_v2", "azure_functions_worker.http_v2")
 INVOCATION_ID_HEADER = "x-ms-invocation-id"
 # The worker takes a response in the turn of the event loop in which its function returns, the web server in the next.
 FORGET_SECONDS = 1.0
-
-Handler = Callable[..., Awaitable[Response]]
 
 
 def forgetting(handler: Handler) -> Handler:
