@@ -69,6 +69,13 @@ def test_the_wire_is_that_of_the_contract() -> None:
     assert sse.encode(event(2, "[DONE]", "done")) == b"id: 2-0\nevent: done\ndata: [DONE]\n\n"
 
 
+def test_one_event_in_both_formats() -> None:
+    sent = event(1, "a\nb")
+
+    assert sse.encode(sent) == b"id: 1-0\nevent: message\ndata: a\ndata: b\n\n"
+    assert sse.encode(sent, as_json=True) == b'id: 1-0\nevent: message\ndata: {"text": "a\\nb"}\n\n'
+
+
 TYPED = {
     "tool_call": '{"id": "1", "name": "f", "arguments": "{}"}',
     "tool_result": '{"id": "1", "result": "a\\nb"}',
