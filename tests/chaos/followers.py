@@ -38,6 +38,7 @@ class Held:
         spent: The tokens.
         end: The name of the terminal event, as the API's contract has it.
         reset: The reason of the last reset, ``unknown`` where the wire does not say it, empty without one.
+        nameless: The ids of calls whose first piece, which has the name, did not come.
     """
 
     text: str = ""
@@ -46,6 +47,7 @@ class Held:
     spent: int = 0
     end: str = ""
     reset: str = ""
+    nameless: set[str] = field(default_factory=set)
 
 
 class Follower(ABC):
@@ -194,14 +196,9 @@ class SseJson(Sse):
     wire = "sse, json, all"
     tells_tools = True
 
-    def __init__(self, *run: Any) -> None:
-        super().__init__(*run)
-        self._nameless: set[str] = set()
-
     def _take(self, frame: event_stream.ParsedEvent) -> None:
         super()._take(frame)
-        whole = not self._held.end or not self._nameless & self._held.calls.keys()
-        assert whole, "a reset follows a call whose first piece Redis has lost"
+        assert not (self._held.end and self._held.nameless), "a reset follows a call whose first piece Redis has lost"
 
     def _request(self) -> tuple[str, str, Any]:
         return "GET", f"{self._stream}&include=all&format=json", None
@@ -215,7 +212,8 @@ class SseJson(Sse):
             case "tool_call":
                 known = self._held.calls
                 assert "name" not in data or data["id"] not in known, "only the first piece of a call has its name"
-                self._nameless |= {data["id"]} - known.keys() if "name" not in data else set()
+                if "name" not in data and data["id"] not in known:
+                    self._held.nameless.add(data["id"])
                 known[data["id"]] = known.get(data["id"], "") + data["arguments"]
             case "tool_result":
                 assert data["id"] not in self._held.results, "a call has one result"
