@@ -10,7 +10,8 @@ class CuttingProxy(Proxy):
 
     Args:
         target_port: Where to forward to, on 127.0.0.1.
-        cuts: How many bytes of what is answered each of the first connections lets through.
+        cuts: How many bytes of what is answered each of the first connections lets through: one at least, since the
+            ``fetch`` of Node.js never settles if its connection ends before it has sent the request.
     """
 
     def __init__(self, target_port: int, cuts: list[int]) -> None:

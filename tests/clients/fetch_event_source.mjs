@@ -1,4 +1,4 @@
-// `@microsoft/fetch-event-source`. Plan: {url, resumable?}: whether it reads through `resumableFetch`.
+// `@microsoft/fetch-event-source`. Plan: {url, resumable?}: the options of `resumableFetch`, if it reads through that.
 import { fetchEventSource } from "@microsoft/fetch-event-source";
 
 import { resumableFetch } from "./resumable_fetch_module.mjs";
@@ -13,7 +13,7 @@ class Refused extends Error {}
 const stop = new AbortController();
 await fetchEventSource(plan.url, {
   signal: stop.signal,
-  fetch: plan.resumable ? resumableFetch() : fetch,
+  fetch: plan.resumable ? resumableFetch(plan.resumable) : fetch,
   async onopen(response) {
     if (response.ok && response.status !== 204) return;
     // Its own check takes a 204 for a mistake of the server.

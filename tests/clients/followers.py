@@ -10,13 +10,17 @@ from typing import Any
 import httpx
 import httpx_sse
 
-from agentstream.client import AgentClient
+from agentstream.client import AgentClient, RetryPolicy
 from tests.clients.harness import script, why_not
 from tests.recording_follower import Received
 from tests.waiting import eventually
 
 TERMINAL = ("done", "error", "cancelled")
 RETRY_SECONDS = 0.1
+# As long as a server may ask for; with the half minute of the clients' own, ten responses in a row that are cut before
+# their first event would take minutes.
+MAX_PAUSE_SECONDS = 5
+RESUMABLE_FETCH_OPTIONS = {"maxDelayMs": MAX_PAUSE_SECONDS * 1000}
 
 Run = Mapping[str, str]
 
@@ -73,7 +77,8 @@ async def httpx_sse_client(origin: str, run: Run, events: list[Received]) -> Non
 async def python_client(origin: str, run: Run, events: list[Received]) -> None:
     """The package's own client."""
     async with httpx.AsyncClient(base_url=f"{origin}/api") as http:
-        followed = AgentClient(http).run(run["conversation_id"], run["correlation_id"])
+        client = AgentClient(http, RetryPolicy(max_pause_seconds=MAX_PAUSE_SECONDS))
+        followed = client.run(run["conversation_id"], run["correlation_id"])
         async for event in followed.events():
             events.append(Received(event.id, event.kind, event.data))
     assert followed.end is not None
@@ -102,9 +107,11 @@ JAVASCRIPT: dict[str, Client] = {
     "eventsource": javascript_client("eventsource"),
     # It loses line breaks, of which JSON has none.
     "fetch-event-source": javascript_client("fetch_event_source", reads_json=True),
-    "resumableFetch": javascript_client("resumable_fetch", lambda url: {"readers": [{"url": url}]}),
+    "resumableFetch": javascript_client(
+        "resumable_fetch", lambda url: {"readers": [{"url": url, "options": RESUMABLE_FETCH_OPTIONS}]}
+    ),
     "fetch-event-source over resumableFetch": javascript_client(
-        "fetch_event_source", lambda url: {"url": url, "resumable": True}, reads_json=True
+        "fetch_event_source", lambda url: {"url": url, "resumable": RESUMABLE_FETCH_OPTIONS}, reads_json=True
     ),
 }
 CLIENTS = PYTHON if why_not() else PYTHON | JAVASCRIPT

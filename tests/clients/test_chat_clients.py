@@ -59,7 +59,7 @@ async def test_cut_ten_times_at_any_byte(app: App) -> None:
     async def scenario(client: str) -> None:
         dice = random.Random(f"{seed} {client}")
         async with (
-            CuttingProxy(app.host.port, [dice.randint(0, 1_200) for _ in range(10)]) as proxy,
+            CuttingProxy(app.host.port, [dice.randint(1, 1_200) for _ in range(10)]) as proxy,
             asking(client, f"http://127.0.0.1:{proxy.port}", reply(chunks=CHUNKS * 10), options=SOON) as running,
         ):
             lines = await running.finish(90)

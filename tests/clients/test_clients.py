@@ -87,7 +87,7 @@ async def test_cut_ten_times_at_any_byte(app: App) -> None:
         dice = random.Random(f"{seed} {client}")
         run = await app.start_run(reply(chunks=CHUNKS * 12))
         async with (
-            CuttingProxy(app.host.port, [dice.randint(0, MAX_CUT_BYTES) for _ in range(10)]) as proxy,
+            CuttingProxy(app.host.port, [dice.randint(1, MAX_CUT_BYTES) for _ in range(10)]) as proxy,
             following(client, f"http://127.0.0.1:{proxy.port}", run) as follower,
         ):
             await assert_told(app, run, await follower.finish(90), "done")

@@ -18,9 +18,9 @@ async def test_it_loses_the_line_breaks_with_which_a_chunk_begins(app: App) -> N
     assert [line["data"] for line in lines] == ["one", "", "two\n", "three\nfour", "[DONE]"]
 
 
-@pytest.mark.parametrize(("resumable", "resumes_after"), [(False, "2-0"), (True, "1-0")])
+@pytest.mark.parametrize(("resumable", "resumes_after"), [(None, "2-0"), ({}, "1-0")])
 async def test_it_loses_an_event_that_is_cut_after_its_id_unless_its_fetch_hands_on_whole_ones(
-    resumable: bool, resumes_after: str
+    resumable: dict[str, int] | None, resumes_after: str
 ) -> None:
     cut = Answer(SOON + A + B[: B.index(b"data")], end="cut")
     async with ScriptedServer([cut, Answer(DONE)]) as server:
