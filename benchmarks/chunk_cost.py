@@ -14,7 +14,7 @@ from agentstream import Settings
 from agentstream.agent_memory import AgentMemory, answer_text
 from agentstream.attempt.agent_loop import AgentLoop
 from benchmarks.apps import REFERENCE_APP, http_client, running_app
-from benchmarks.measure import OURS, Figure, cpu_seconds, interleave
+from benchmarks.measure import OURS, Figure, cpu_seconds, interleave, send_us, timer_us
 from benchmarks.running import RUN_ROUTE
 from devhost.testing import HostProcess
 from tests.model_server import ModelServer
@@ -27,6 +27,7 @@ FEW, MANY = 3, 103
 PACE_SECONDS = 0.02
 WORD = "word "
 WHOLE, FRAMEWORK, HTTP = "the whole", "the framework", "HTTP"
+A_WAIT, A_SEND = "for a wait that a timer ends", "for a send that wakes who waits for it"
 
 # Lets so many chunks come in each of the runs, and returns the processor time of that in seconds.
 Measure = Callable[[int], Awaitable[float]]
@@ -38,7 +39,8 @@ async def chunk_cost(url: str) -> list[Figure]:
 
     The framework's is that of its entity code over the same model, without a callback; HTTP's that of an app which only
     sends one piece per chunk, on the worker's server. The rest is ours, with the client of Redis; at full speed with
-    HTTP, since nobody knows how many chunks a piece holds.
+    HTTP, since nobody knows how many chunks a piece holds. What the machine takes to fall asleep and be woken is in all
+    of them at a pace, and shown by itself.
     """
     async with (
         running_app(url) as host,
@@ -67,9 +69,11 @@ async def chunk_cost(url: str) -> list[Figure]:
             return await interleave(ROUNDS, {name: partial(_each, each) for name, each in contenders.items()})
 
         paced, full = await split(PACE_SECONDS), await split(0)
+    machine = await asyncio.to_thread(lambda: {A_WAIT: [timer_us()], A_SEND: [send_us()]})
     return [
         *_figures(f"CPU per followed chunk, {RUNS} runs at {1 / PACE_SECONDS:.0f} chunks/s", paced, "the rest"),
         *_figures(f"CPU per followed chunk, {RUNS} runs at full speed", full, "HTTP and the rest"),
+        Figure("the machine's CPU", "µs", machine),
     ]
 
 

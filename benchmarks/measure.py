@@ -1,7 +1,9 @@
 """Repeating, interleaving and summing up measurements."""
 
+import socket
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +11,8 @@ from dataclasses import dataclass, field
 import psutil
 
 OURS = "ours"
+WAITS = 200
+WAIT_SECONDS = 0.005
 
 Contender = Callable[[], Awaitable[float]]
 
@@ -102,6 +106,37 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     spent = psutil.Process(pid).cpu_times()
     return float(spent.user + spent.system)
+
+
+def timer_us() -> float:
+    """Return the processor time that this machine takes for a wait of 5 ms which a timer ends, in µs."""
+    start = time.thread_time()
+    for _ in range(WAITS):
+        time.sleep(WAIT_SECONDS)
+    return (time.thread_time() - start) * 1e6 / WAITS
+
+
+def send_us() -> float:
+    """Return the processor time that this machine takes to send some bytes to one who waits for them, in µs."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        receiving = threading.Thread(target=_receive, args=[receiver])
+        receiving.start()
+        spent = 0.0
+        for _ in range(WAITS):
+            time.sleep(WAIT_SECONDS)
+            start = time.thread_time()
+            sender.sendall(bytes(100))
+            spent += time.thread_time() - start
+        sender.shutdown(socket.SHUT_WR)
+        receiving.join()
+    return spent * 1e6 / WAITS
+
+
+def _receive(receiver: socket.socket) -> None:
+    with receiver:
+        while receiver.recv(1000):
+            pass
 
 
 def late_growth(samples: Sequence[float]) -> float:
