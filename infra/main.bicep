@@ -62,7 +62,7 @@ param alwaysReadyDurable int = 0
 param httpConcurrency int = 1000
 
 @minValue(0)
-@description('Days after which ended runs and idle conversations are removed')
+@description('Days after the end of its newest run that a conversation is removed with all of its runs; 0 keeps everything')
 param retentionDays int = 30
 
 @allowed(['keys', 'easy_auth'])

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -176,7 +175,8 @@ class AttemptWriter:
             self._overflowed = True
             self._pending.clear()
             self._pending_characters = 0
-            self._log(logging.WARNING, "chunks overflow; the end of the run repairs the stream")
+            run = self._run.correlation_id
+            logger.warning("run %s: chunks overflow; the end of the run repairs the stream", run)
             return
         self._pending.append(Chunk(text, now_ms(), kind))
         self._pending_characters += len(text)
@@ -192,7 +192,8 @@ class AttemptWriter:
                 self._answered = False
                 self._drained.set()
                 if retry_seconds == FIRST_RETRY_SECONDS:
-                    self._log(logging.WARNING, "Redis does not answer, chunks wait: %s", type(error).__name__)
+                    run, what = self._run.correlation_id, type(error).__name__
+                    logger.warning("run %s: Redis does not answer, chunks wait: %s", run, what)
                 await asyncio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
                 continue
@@ -240,11 +241,8 @@ class AttemptWriter:
 
     def _obey(self, verdict: Verdict) -> None:
         if self.verdict is Verdict.CONTINUE and verdict is not Verdict.CONTINUE:
-            self._log(logging.INFO, "the attempt ends: %s", verdict)
+            logger.info("run %s: the attempt ends: %s", self._run.correlation_id, verdict)
             self.verdict = verdict
             if self._on_end is not None:
                 self._on_end()
         self.verdict = verdict
-
-    def _log(self, level: int, message: str, *arguments: object) -> None:
-        logger.log(level, "run %s: " + message, self._run.correlation_id, *arguments)
