@@ -82,6 +82,9 @@ class Proxy:
         finally:
             target_writer.transport.abort()
 
+    def _is_to_client(self, writer: asyncio.StreamWriter) -> bool:
+        return bool(writer.get_extra_info("peername")[1] != self._target_port)
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             if self.delay_seconds:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -62,6 +63,7 @@ class AttemptWriter:
         self.attempt = 0
         self._run = run
         self._instead_of = instead_of
+        self._name = secrets.token_hex(8)
         self._get_stream = get_stream
         self._said: list[str] = []
         self._on_end = on_end
@@ -231,6 +233,7 @@ class AttemptWriter:
                 self._run.correlation_id,
                 in_order=in_order,
                 instead_of=self._instead_of,
+                caller=self._name,
                 created=self._run.created,
             )
             if verdict is Verdict.WAIT:

@@ -204,6 +204,7 @@ class RedisStreamHandler:
         *,
         in_order: bool = False,
         instead_of: int = 0,
+        caller: str | None = None,
         created: int = 0,
     ) -> tuple[Verdict, int]:
         """Make a new attempt the only one that may append, after a ``reset`` where an older one had streamed.
@@ -214,13 +215,15 @@ class RedisStreamHandler:
             in_order: Whether not to begin before the same agent's run before this one has its terminal event, which
                 comes a moment after the commit that lets this one start.
             instead_of: The attempt whose place this one takes: it does not begin where a newer one has begun.
+            caller: What names the caller, None for a new name: called again after a failure, it begins one attempt.
             created: When the run was accepted.
 
         Returns:
             The verdict and the attempt's number.
         """
+        caller = caller or secrets.token_hex(8)
         verdict, attempt, before, is_reset = await self._run_script(
-            scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of
+            scripts.BEGIN, conversation_id, correlation_id, created, int(in_order), instead_of, caller
         )
         telemetry.resets("attempt", int(is_reset))
         if before != "0" and not instead_of:
@@ -363,7 +366,7 @@ class RedisStreamHandler:
             ErasedError: There is nothing to cancel any more.
         """
         status, send = await self._run_script(
-            scripts.CANCEL, conversation_id, correlation_id, created, CANCEL_RESEND_MS
+            scripts.CANCEL, conversation_id, correlation_id, created, CANCEL_RESEND_MS, secrets.token_hex(8)
         )
         if status == "erased":
             raise ErasedError(correlation_id)

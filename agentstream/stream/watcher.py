@@ -192,7 +192,7 @@ class StreamWatcher(Generic[Entry]):
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in ended:
             task.result()
 

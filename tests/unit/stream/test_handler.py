@@ -39,6 +39,7 @@ from agentstream.stream.handler import (
     RedisStreamHandler,
 )
 from agentstream.stream.reader import FIRST_PAGE_ENTRIES
+from tests.losing_proxy import LosingProxy
 from tests.proxy import Proxy
 
 TOLD = [Piece("message", "one"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "two")]
@@ -416,6 +417,30 @@ async def test_a_run_that_was_not_started_can_be_accepted_anew_and_has_one_end(
     assert told(await read(handler, conversation_id)) == [("done", "[DONE]")]
 
 
+async def test_an_attempt_that_is_begun_again_by_the_same_caller_begins_once(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str
+) -> None:
+    await begin(handler, conversation_id, correlation_id)
+
+    begun = [await handler.begin_attempt(conversation_id, correlation_id, caller="me") for _ in range(2)]
+    # As where a failover has lost that another one has begun.
+    other = begun[0][1] + 60_000
+    await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=other)
+    _, late = await handler.begin_attempt(conversation_id, correlation_id, caller="me")
+
+    assert begun[0] == begun[1]
+    assert late > other, "two would write under one number"
+
+
+async def test_what_ends_a_run_that_redis_has_lost_meanwhile_leaves_no_key_behind(
+    handler: RedisStreamHandler, conversation_id: str, correlation_id: str, redis: Any
+) -> None:
+    status = await handler.end_unstarted(conversation_id, correlation_id=correlation_id, outcome=ERROR)
+
+    assert status.is_open
+    assert not await redis.exists(f"agent-runs:{{agent-stream:{conversation_id}}}")
+
+
 async def test_a_run_that_has_begun_is_not_ended_as_not_started(
     handler: RedisStreamHandler, conversation_id: str, correlation_id: str
 ) -> None:
@@ -684,6 +709,27 @@ async def test_promise_8_bounded_what_is_read_at_once_of_large_entries(
     assert sum(batches) == 201
     assert max(batches) * len(text) <= FIRST_PAGE_ENTRIES * ANSWER_CHUNK_CHARACTERS
     assert max(batches[1:]) * len(text) <= PAGE_CHARACTERS
+
+
+@pytest.mark.parametrize("settings", ["server"], indirect=True)
+async def test_what_redis_has_done_though_its_answer_was_lost_is_answered_the_same_when_it_is_repeated(
+    settings: Settings, valkey: ValkeyServer, conversation_id: str, correlation_id: str
+) -> None:
+    async with LosingProxy(valkey.port) as proxy:
+        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
+        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        first = await begin(handler, conversation_id, correlation_id)
+
+        proxy.to_lose = 1
+        verdict, second = await handler.begin_attempt(conversation_id, correlation_id, instead_of=first)
+        appended = await handler.write_chunk(conversation_id, "a", 0, correlation_id=correlation_id, attempt=second)
+        assert (proxy.to_lose, verdict, appended) == (0, Verdict.CONTINUE, Verdict.CONTINUE)
+
+        proxy.to_lose = 1
+        _, tells_the_runtime = await handler.cancel_run(conversation_id, correlation_id)
+        assert (proxy.to_lose, tells_the_runtime) == (0, True)
+        assert not (await handler.cancel_run(conversation_id, correlation_id))[1], "another one"
+        await handler.aclose()
 
 
 @pytest.mark.parametrize("settings", ["server"], indirect=True)
