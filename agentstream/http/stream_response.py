@@ -89,7 +89,7 @@ async def frames_response(
     with contextlib.suppress(StreamLostError):
         async for events in batches:
             first += encoder.encode(events)
-            if first or not events:
+            if first or not events or encoder.has_all_up_to(events[-1]):
                 break
         else:
             if not first:

@@ -74,6 +74,10 @@ class FrameEncoder(ABC):
         """Return whether the follower has not got this frame."""
         return self._after is NOWHERE or Position(cursor_order(entry), number) > self._after
 
+    def has_all_up_to(self, event: Event) -> bool:
+        """Return whether the follower has had all of the run up to this event, which is not its end."""
+        return not event.is_terminal and cursor_order(event.id) >= self._after.entry
+
     def begin(self) -> Iterator[bytes]:
         """Yield the frames before all events: they come before the first entry, and are there before any is."""
         yield from self._frames(FIRST_CURSOR, self.opening(), first=0)
