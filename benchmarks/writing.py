@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,6 +15,7 @@ from benchmarks.apps import TEXT, begin_run, new_name, stream_handler
 from benchmarks.measure import OURS, Figure, interleave, percentile
 
 ROUNDS = 5
+STATISTICS_ROUNDS = 3
 
 
 async def write_as_fast_as_it_goes(name: str, chunks: int) -> None:
@@ -123,18 +125,18 @@ async def commands(url: str) -> list[Figure]:
             ("1,000 × 2 chunks/s", 1000, 8, 1, 0.5, {}),
             ("full speed", 1, 10_000, 500, 0.0, {OURS: 1}),
         ):
-            ours = await _our_statistics(client, runs, chunks, pace)
-            theirs = await _their_statistics(client, url, runs, few, pace)
-            sent = {OURS: [ours.sent], "reference": [theirs.sent]}
-            run = {OURS: [ours.run], "reference": [theirs.run]}
-            spent = {OURS: [ours.microseconds], "reference": [theirs.microseconds]}
-            processor = {OURS: [ours.processor], "reference": [theirs.processor]}
-            figures += [
-                Figure(f"commands sent per chunk, {name}", "", sent, wanted=wanted),
-                Figure(f"commands run per chunk, in scripts too, {name}", "", run),
-                Figure(f"Redis's time per chunk, {name}", "µs", spent),
-                Figure(f"CPU of the writing process per chunk, {name}", "µs", processor),
-            ]
+            measured: dict[str, list[_Statistics]] = {OURS: [], "reference": []}
+            for _ in range(STATISTICS_ROUNDS):
+                measured[OURS].append(await _our_statistics(client, runs, chunks, pace))
+                measured["reference"].append(await _their_statistics(client, url, runs, few, pace))
+            for what, unit, value, limit in (
+                ("commands sent per chunk", "", attrgetter("sent"), wanted),
+                ("commands run per chunk, in scripts too", "", attrgetter("run"), {}),
+                ("Redis's time per chunk", "µs", attrgetter("microseconds"), {}),
+                ("CPU of the writing process per chunk", "µs", attrgetter("processor"), {}),
+            ):
+                values = {contender: list(map(value, rounds)) for contender, rounds in measured.items()}
+                figures.append(Figure(f"{what}, {name}", unit, values, wanted=limit))
         return figures
 
 

@@ -23,7 +23,7 @@ class Wakeup:
         self._waiting = loop.create_future()
         self._until = loop.time() + seconds
         if self._timer is None or self._timer.when() > self._until:
-            self._set_timer(loop)
+            self._set_timer()
         try:
             await self._waiting
         finally:
@@ -34,15 +34,15 @@ class Wakeup:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(self._until, self._look, loop)
+        self._timer = asyncio.get_running_loop().call_at(self._until, self._look)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         """Wake who has waited long enough; the timer may be that of an earlier wait."""
         self._timer = None
-        if self._waiting is not None and loop.time() < self._until:
-            self._set_timer(loop)
+        if self._waiting is not None and asyncio.get_running_loop().time() < self._until:
+            self._set_timer()
         else:
             self.wake()

@@ -43,3 +43,20 @@ async def test_one_who_is_cancelled_leaves_it_to_the_next() -> None:
     wakeup.wake()
     async with asyncio.timeout(10):
         await waiting
+
+
+async def test_one_timer_serves_waits_of_any_length() -> None:
+    wakeup = Wakeup()
+    loop = asyncio.get_running_loop()
+
+    for before, seconds in ((LONG, 0.05), (0.02, 0.1)):
+        # Leaves its timer behind.
+        woken = asyncio.create_task(wakeup.wait(before))
+        await asyncio.sleep(0)
+        wakeup.wake()
+        await woken
+
+        start = loop.time()
+        async with asyncio.timeout(10):
+            await wakeup.wait(seconds)
+        assert loop.time() - start >= seconds - 0.001
