@@ -20,10 +20,7 @@ class LosingProxy(Proxy):
         super().__init__(target_port)
         self.to_lose = 0
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._is_to_client(writer):
-            await super()._pump(reader, writer)
-            return
+    async def _pump_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             if self.to_lose:
                 self.to_lose -= 1

@@ -76,14 +76,15 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as directions:
                 directions.create_task(self._pump(reader, target_writer))
-                directions.create_task(self._pump(target_reader, writer))
+                directions.create_task(self._pump_answers(target_reader, writer))
         except* OSError:
             pass
         finally:
             target_writer.transport.abort()
 
-    def _is_to_client(self, writer: asyncio.StreamWriter) -> bool:
-        return bool(writer.get_extra_info("peername")[1] != self._target_port)
+    async def _pump_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hand on what the target answers, until the connection ends: what a proxy does to it of its own."""
+        await self._pump(reader, writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):

@@ -23,9 +23,9 @@ class CuttingProxy(Proxy):
         """How many connections are still to be cut."""
         return len(self._cuts)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._is_to_client(writer) or not self._cuts:
-            await super()._pump(reader, writer)
+    async def _pump_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._cuts:
+            await super()._pump_answers(reader, writer)
             return
         left = self._cuts.pop(0)
         while left and (data := await reader.read(left)):

@@ -17,13 +17,9 @@ SECONDS = 60
 class BufferingProxy(Proxy):
     """Passes a response on when it has ended, as a gateway that buffers does."""
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_response = writer.get_extra_info("sockname")[1] == self.port
-        data = await reader.read() if is_response else await reader.read(65_536)
-        while data:
-            writer.write(data)
-            await writer.drain()
-            data = await reader.read(65_536)
+    async def _pump_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())
+        await writer.drain()
         raise ConnectionResetError
 
 
